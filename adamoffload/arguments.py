@@ -1,0 +1,232 @@
+"""Checks of arguments, shared by everything a user constructs.
+
+Each check returns the value in its plain Python type or raises `TypeError` (wrong kind of value)
+or `ValueError` (right kind, out of range), with a message that names the owner, the argument,
+what was expected, what came and, where one exists, the remedy. NumPy's real scalars count as the
+Python numbers they stand for.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+import numpy as np
+
+__all__ = ["flag", "float32", "floating", "integer", "number", "positive_integer", "table"]
+
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def floating(
+    owner: str,
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+) -> float:
+    """Check a real number that must be spelled as a float: ``1.0``, not ``1``.
+
+    Parameters
+    ----------
+    owner, name : str
+        Who asks, and the argument's name; both stand in the message.
+    value : object
+        What the user gave.
+    above, at_least, below : float, optional
+        Bounds: exclusive, inclusive, exclusive.
+
+    Returns
+    -------
+    float
+        The value, finite and within the bounds.
+
+    Raises
+    ------
+    TypeError
+        If `value` is no Python or NumPy float.
+    ValueError
+        If it is not finite or out of bounds.
+
+    Examples
+    --------
+    >>> floating("AdamOffload", "beta1", 1, above=0, below=1)
+    Traceback (most recent call last):
+    TypeError: AdamOffload: beta1 must be a float, got 1 (int); write 1.0
+    """
+    floating_type(owner, name, value)
+    return _in_range(owner, name, float(value), above, at_least, below)  # type: ignore[arg-type]  # just looked
+
+
+def floating_type(owner: str, name: str, value: object) -> None:
+    """Check the type alone, as `floating` does: where types come before ranges."""
+    if not isinstance(value, float | np.floating):
+        hint = f"; write {value}.0" if _is_integer(value) else ""
+        raise TypeError(f"{owner}: {name} must be a float, got {describe(value)}{hint}")
+
+
+def number(
+    owner: str,
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+) -> float:
+    """Check a real number: a Python or NumPy float, integer or bool.
+
+    Parameters, returns and errors are those of `floating`.
+
+    Examples
+    --------
+    >>> number("AdamOffload", "learning_rate", np.float32(0.5), at_least=0)
+    0.5
+    """
+    if not isinstance(value, float | np.floating | int | np.integer | np.bool_):
+        raise TypeError(f"{owner}: {name} must be a real number, got {describe(value)}")
+    try:
+        as_float = float(value)
+    except OverflowError:  # a Python int beyond 1e308
+        as_float = math.inf
+    return _in_range(owner, name, as_float, above, at_least, None)
+
+
+def integer(owner: str, name: str, value: object, *, at_least: int) -> int:
+    """Check a whole number, Python's or NumPy's (a bool is not one).
+
+    Examples
+    --------
+    >>> integer("CosineDecayLR", "step", np.int64(3), at_least=0)
+    3
+    """
+    if not _is_integer(value):
+        raise TypeError(f"{owner}: {name} must be an integer, got {describe(value)}")
+    result = operator.index(value)  # type: ignore[arg-type]  # _is_integer has looked
+    if result < at_least:
+        raise ValueError(f"{owner}: {name} must be at least {at_least}, got {result}")
+    return result
+
+
+def positive_integer(owner: str, name: str, value: object) -> int:
+    """Check a whole number of at least 1 (a bool is not one).
+
+    Examples
+    --------
+    >>> positive_integer("WarmUpLR", "warmup_steps", 0)
+    Traceback (most recent call last):
+    ValueError: WarmUpLR: warmup_steps must be at least 1, got 0
+    """
+    return integer(owner, name, value, at_least=1)
+
+
+def flag(owner: str, name: str, value: object) -> bool:
+    """Check a bool; 0, 1 and ``np.bool_`` are not taken for one.
+
+    Examples
+    --------
+    >>> flag("AdamOffload", "use_nesterov", 1)
+    Traceback (most recent call last):
+    TypeError: AdamOffload: use_nesterov must be True or False, got 1 (int)
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{owner}: {name} must be True or False, got {describe(value)}")
+    return value
+
+
+def table(owner: str, name: str, value: object) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Check a sequence with one number a step: non-empty, 1-D, each finite and not negative.
+
+    Parameters
+    ----------
+    owner, name : str
+        Who asks, and the argument's name.
+    value : iterable of real numbers
+        A list, tuple, generator, 1-D ndarray, ...; consumed once.
+
+    Returns
+    -------
+    ndarray, shape (n,), float64
+        A copy.
+
+    Raises
+    ------
+    TypeError
+        If it is no iterable of numbers, or one without an order (dict, set).
+    ValueError
+        If it is text, empty, nested, or an entry is negative or not finite.
+
+    Examples
+    --------
+    >>> table("AdamOffload", "learning_rate", [0.1, float("nan")])
+    Traceback (most recent call last):
+    ValueError: AdamOffload: learning_rate[1] must be finite, got nan
+    """
+    if isinstance(value, str):
+        raise ValueError(
+            f"{owner}: could not convert string to float: {name} is {value!r}, "
+            f"expected a number, a sequence of numbers or a schedule"
+        )
+    if not isinstance(value, Iterable) or isinstance(value, bytes | bytearray | Mapping | Set):
+        raise TypeError(
+            f"{owner}: {name} must be a real number, a sequence of them (one a step) or a "
+            f"LearningRateSchedule, got {describe(value)}"
+        )
+    entries = list(value)
+    if not entries:
+        raise ValueError(f"{owner}: {name} is an empty table, expected one number a step")
+    numbers = np.empty(len(entries), np.float64)
+    for i, entry in enumerate(entries):
+        if isinstance(entry, list | tuple | np.ndarray) and np.ndim(entry) > 0:
+            raise ValueError(
+                f"{owner}: {name} must have one dimension, a number a step, got a nested sequence"
+            )
+        if isinstance(entry, str):
+            raise ValueError(
+                f"{owner}: could not convert string to float: {name}[{i}] is {entry!r}"
+            )
+        if isinstance(entry, np.ndarray):
+            entry = entry[()]
+        numbers[i] = number(owner, f"{name}[{i}]", entry, at_least=0)
+    return numbers
+
+
+def describe(value: object) -> str:
+    """Return how a message shows a value: its repr, cut short, and its type.
+
+    Examples
+    --------
+    >>> describe("abc")
+    "'abc' (str)"
+    """
+    shown = repr(value)
+    if len(shown) > 40 or "\n" in shown:
+        return f"an object of type {type(value).__name__}"
+    return f"{shown} ({type(value).__name__})"
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _in_range(
+    owner: str,
+    name: str,
+    value: float,
+    above: float | None,
+    at_least: float | None,
+    below: float | None,
+) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{owner}: {name} must be finite, got {value}")
+    if above is not None and below is not None and not above < value < below:
+        raise ValueError(f"{owner}: {name} must be in ({above}, {below}), got {value}")
+    if above is not None and not value > above:
+        raise ValueError(f"{owner}: {name} must be > {above}, got {value}")
+    if at_least is not None and not value >= at_least:
+        raise ValueError(f"{owner}: {name} must be >= {at_least}, got {value}")
+    return value

@@ -1,0 +1,409 @@
+"""`Backend`: the whole contract of a device.
+
+A backend owns memory on a device and knows the way between that memory and the host. The optimizer
+asks for nothing else, and computes on device arrays with plain ``np.*`` calls.
+
+What a plug-in implements:
+
+==================  ==========================================================================
+``owns``            is this array mine?
+``memory``          bytes used, peak and limit
+``_empty``          allocate on the device
+``_address``        where a contiguous array begins
+``_d2h``, ``_h2d``  copy between a device array and a host array, and return a `Ticket`
+==================  ==========================================================================
+
+and, when it runs asynchronously or keeps its own time, any of ``now``, ``synchronize``,
+``_empty_pinned``, ``run_on_device`` and ``run_on_host``. What it gets: `Backend.asarray`,
+`Backend.asnumpy`, `Backend.d2h` and `Backend.h2d`, which are final, check their operands and count
+every byte. A plug-in cannot move one uncounted.
+
+Ordering is explicit. An operation starts when the tickets in its ``after`` are done, and its own
+`Ticket` says when it is done itself; nothing else may be assumed about what has happened already.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, final
+
+import numpy as np
+
+__all__ = [
+    "Array",
+    "Backend",
+    "DeviceMemoryError",
+    "Done",
+    "HostArray",
+    "Memory",
+    "ResidencyError",
+    "Ticket",
+    "Traffic",
+    "backend_of",
+]
+
+Array: TypeAlias = Any
+"""An array of a device library, which dispatches ``np.*`` by NEP 13 and NEP 18."""
+
+HostArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+class ResidencyError(TypeError):
+    """An array is on the wrong side of the link, or on the wrong device.
+
+    Nothing is ever copied between host and device silently; the message names the explicit call.
+    """
+
+
+class DeviceMemoryError(MemoryError):
+    """An allocation would take a device past its memory limit.
+
+    Parameters
+    ----------
+    device : str
+        The device's name, for the message.
+    requested_bytes, used_bytes, limit_bytes : int
+        Size of the refused allocation, bytes in use before it, and the limit; kept as attributes.
+    """
+
+    def __init__(
+        self, device: str, requested_bytes: int, used_bytes: int, limit_bytes: int
+    ) -> None:
+        super().__init__(device, requested_bytes, used_bytes, limit_bytes)
+        self.device = device
+        self.requested_bytes = requested_bytes
+        self.used_bytes = used_bytes
+        self.limit_bytes = limit_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"device {self.device!r} is out of memory: {self.requested_bytes:,} bytes requested "
+            f"with {self.used_bytes:,} of {self.limit_bytes:,} in use; free arrays, use smaller "
+            f"batches or chunks, or create the device with a larger memory_bytes"
+        )
+
+
+class Memory(NamedTuple):
+    """Bytes of device memory: in use now, at most so far, and at most allowed (None: no limit)."""
+
+    used: int
+    peak: int
+    limit: int | None
+
+
+class Traffic(NamedTuple):
+    """Bytes that have crossed the link since the device was created, by direction."""
+
+    d2h: int
+    h2d: int
+
+
+class Ticket(ABC):
+    """A claim on an operation that may still be running."""
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Block the host until the operation is done; raise what it raised."""
+
+    @property
+    @abstractmethod
+    def start_s(self) -> float:
+        """When it began, in seconds on the backend's clock; waits until it is done."""
+
+    @property
+    @abstractmethod
+    def stop_s(self) -> float:
+        """When it ended, in seconds on the backend's clock; waits until it is done."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took; waits until it is done."""
+        return self.stop_s - self.start_s
+
+
+@final
+class Done(Ticket):
+    """The ticket of an operation that was finished when its call returned."""
+
+    __slots__ = ("_start_s", "_stop_s")
+
+    def __init__(self, start_s: float, stop_s: float) -> None:
+        self._start_s = start_s
+        self._stop_s = stop_s
+
+    def wait(self) -> None:
+        """Return at once."""
+
+    @property
+    def start_s(self) -> float:
+        """When the operation began, in seconds on the backend's clock."""
+        return self._start_s
+
+    @property
+    def stop_s(self) -> float:
+        """When the operation ended, in seconds on the backend's clock."""
+        return self._stop_s
+
+
+class _Record(Protocol):
+    # `Record` of the ledger, spelled out: the contract imports nothing of ours.
+    def __call__(self, hop: Any, elements: int, nbytes: int, ticket: Ticket, /) -> None: ...
+
+
+def _ignore(hop: Any, elements: int, nbytes: int, ticket: Ticket, /) -> None:
+    """Record nothing."""
+
+
+class Backend(ABC):
+    """One device: an instance owns its memory, its clock and its counters.
+
+    Subclasses call ``super().__init__()``, set `name`, and are found through the entry-point group
+    ``adamoffload.backends``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import adamoffload as ao
+    >>> device = ao.get_backend("numpy", memory_bytes=1024)
+    >>> x = device.asarray(np.arange(4, dtype=np.float32))
+    >>> device.asnumpy(np.sqrt(x) + 1)
+    array([1.       , 2.       , 2.4142135, 2.7320508], dtype=float32)
+    >>> device.memory(), device.traffic()
+    (Memory(used=16, peak=48, limit=1024), Traffic(d2h=16, h2d=16))
+    """
+
+    name: ClassVar[str]
+    simulated: ClassVar[bool] = False
+    """Whether `now` is a simulated time; whoever shows such times says so."""
+
+    def __init__(self) -> None:
+        self._d2h_bytes = 0
+        self._h2d_bytes = 0
+        self._counting = threading.Lock()
+        _live.add(self)
+
+    # -- what a plug-in implements ------------------------------------------------------------
+
+    @abstractmethod
+    def owns(self, array: object) -> bool:
+        """Return whether `array` lives in this device's memory."""
+
+    @abstractmethod
+    def memory(self) -> Memory:
+        """Return the bytes of device memory used, at peak, and allowed."""
+
+    @abstractmethod
+    def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Allocate a C-contiguous device array, uninitialised, or raise `DeviceMemoryError`."""
+
+    @abstractmethod
+    def _address(self, array: Array) -> int:
+        """Return the address of a contiguous array's first byte; addresses are only compared."""
+
+    @abstractmethod
+    def _d2h(self, source: Array, target: HostArray, after: tuple[Ticket, ...]) -> Ticket:
+        """Copy `source`, on the device, into `target`, once `after` is done."""
+
+    @abstractmethod
+    def _h2d(self, source: HostArray, target: Array, after: tuple[Ticket, ...]) -> Ticket:
+        """Copy `source`, on the host, into `target`, once `after` is done."""
+
+    # -- what an asynchronous plug-in replaces ------------------------------------------------
+
+    def now(self) -> float:
+        """Return the time in seconds on this backend's clock."""
+        return time.perf_counter()
+
+    def synchronize(self) -> None:
+        """Block the host until everything issued to the device is done."""
+
+    def _empty_pinned(self, size: int, dtype: np.dtype[Any]) -> HostArray:
+        """Allocate a 1-D host array that the link reaches directly (page-locked memory)."""
+        return np.empty(size, dtype)
+
+    def run_on_device(
+        self, function: Callable[[], object], *, after: tuple[Ticket, ...] = ()
+    ) -> Ticket:
+        """Run `function`, which computes on device arrays, in the device's queue.
+
+        Parameters
+        ----------
+        function : callable without arguments
+            Issues ``np.*`` operations on arrays of this device.
+        after : tuple of Ticket
+            What must be done before it starts.
+        """
+        return self._run(function, after)
+
+    def run_on_host(
+        self,
+        function: Callable[[], object],
+        *,
+        elements: int,  # noqa: ARG002  (a simulated host charges by it)
+        after: tuple[Ticket, ...] = (),
+    ) -> Ticket:
+        """Run `function`, which computes on host arrays, and return when it is done.
+
+        Parameters
+        ----------
+        function : callable without arguments
+            The host's part of a step.
+        elements : int
+            How many parameters it updates: what a simulated host is charged by.
+        after : tuple of Ticket
+            What must be done before it starts.
+        """
+        return self._run(function, after)
+
+    def _run(self, function: Callable[[], object], after: tuple[Ticket, ...]) -> Ticket:
+        for ticket in after:
+            ticket.wait()
+        start_s = self.now()
+        function()
+        return Done(start_s, self.now())
+
+    # -- what every backend gets --------------------------------------------------------------
+
+    @final
+    def asarray(self, host: object, *, record: _Record = _ignore) -> Array:
+        """Copy a host array to the device.
+
+        Parameters
+        ----------
+        host : array_like
+            Numbers or bools; an array that is on this device already is returned as it is.
+        record : callable
+            From `Ledger.at`; the copy is counted in `traffic` in any case.
+
+        Returns
+        -------
+        device array
+            New, C-contiguous, of the same shape and dtype; never an alias of host memory.
+
+        Raises
+        ------
+        ResidencyError
+            If `host` is on another device.
+        TypeError
+            If it does not hold numbers.
+        DeviceMemoryError
+            If it does not fit.
+        """
+        if self.owns(host):
+            return host
+        source = np.asarray(host, order="C")
+        if source.dtype.kind not in "biufc":
+            raise TypeError(f"asarray: expected numbers, got an array of dtype {source.dtype}")
+        target = self._empty(source.shape, source.dtype)
+        self.h2d(source, target, record=record).wait()
+        return target
+
+    @final
+    def asnumpy(self, array: Array, *, record: _Record = _ignore) -> HostArray:
+        """Copy a device array to a new host array of the same shape and dtype.
+
+        Raises
+        ------
+        ResidencyError
+            If `array` is not on this device.
+        """
+        if not self.owns(array):
+            raise ResidencyError(f"asnumpy: expected an array on {self!r}, got {_place(array)}")
+        target = np.empty(array.shape, array.dtype)
+        self.d2h(array, target, record=record).wait()
+        return target
+
+    @final
+    def d2h(
+        self,
+        source: Array,
+        target: HostArray,
+        *,
+        after: tuple[Ticket, ...] = (),
+        record: _Record = _ignore,
+    ) -> Ticket:
+        """Start copying `source`, on this device, into `target`, on the host.
+
+        Neither may be written, nor `target` read, before the ticket is done.
+        """
+        nbytes = self._check_copy("d2h", source, target)
+        ticket = self._d2h(source, target, after)
+        with self._counting:
+            self._d2h_bytes += nbytes
+        record("d2h", target.size, nbytes, ticket)
+        return ticket
+
+    @final
+    def h2d(
+        self,
+        source: HostArray,
+        target: Array,
+        *,
+        after: tuple[Ticket, ...] = (),
+        record: _Record = _ignore,
+    ) -> Ticket:
+        """Start copying `source`, on the host, into `target`, on this device.
+
+        Neither may be written, nor `target` read, before the ticket is done.
+        """
+        nbytes = self._check_copy("h2d", target, source)
+        ticket = self._h2d(source, target, after)
+        with self._counting:
+            self._h2d_bytes += nbytes
+        record("h2d", source.size, nbytes, ticket)
+        return ticket
+
+    @final
+    def traffic(self) -> Traffic:
+        """Return the bytes copied in each direction since the device was created."""
+        with self._counting:
+            return Traffic(self._d2h_bytes, self._h2d_bytes)
+
+    def _check_copy(self, hop: str, device: Array, host: HostArray) -> int:
+        if not self.owns(device):
+            raise ResidencyError(f"{hop}: expected an array on {self!r}, got {_place(device)}")
+        if not isinstance(host, np.ndarray):
+            raise ResidencyError(f"{hop}: expected an array on the host, got {_place(host)}")
+        if host.shape != device.shape or host.dtype != device.dtype:
+            raise ValueError(
+                f"{hop}: shapes and dtypes must be equal, got {device.shape} {device.dtype} on "
+                f"the device and {host.shape} {host.dtype} on the host"
+            )
+        return host.nbytes
+
+    def __repr__(self) -> str:
+        return f"device {self.name!r}"
+
+
+_live: weakref.WeakSet[Backend] = weakref.WeakSet()
+
+
+def backend_of(array: object) -> Backend | None:
+    """Return the backend whose memory holds `array`, or None for anything else.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import adamoffload as ao
+    >>> device = ao.get_backend("numpy")
+    >>> backend_of(device.asarray(np.zeros(3))) is device, backend_of(np.zeros(3))
+    (True, None)
+    """
+    backends: Iterable[Backend] = tuple(_live)
+    return next((backend for backend in backends if backend.owns(array)), None)
+
+
+def _place(array: object) -> str:
+    if isinstance(array, np.ndarray):
+        return "a host ndarray; copy it with device.asarray(x)"
+    backend = backend_of(array)
+    if backend is not None:
+        return (
+            f"an array on another device, {backend!r}; copy it over the host: "
+            f"target.asarray(source.asnumpy(x))"
+        )
+    return f"an object of type {type(array).__name__}"

@@ -15,8 +15,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["flag", "float32", "floating", "integer", "number", "positive_integer", "table"]
-
+__all__ = [
+    "flag",
+    "float32",
+    "floating",
+    "floating_type",
+    "integer",
+    "number",
+    "positive_integer",
+    "table",
+]
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -136,6 +144,19 @@ def flag(owner: str, name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{owner}: {name} must be True or False, got {describe(value)}")
     return value
+
+
+def float32(owner: str, name: str, value: float) -> np.float32:
+    """Round to float32; refuse what becomes infinite.
+
+    Examples
+    --------
+    >>> float32("AdamOffload", "learning_rate", 0.1)
+    np.float32(0.1)
+    """
+    if abs(value) > _LARGEST:
+        raise ValueError(f"{owner}: {name} must be finite in float32, got {value}")
+    return np.float32(value)
 
 
 def table(owner: str, name: str, value: object) -> np.ndarray[Any, np.dtype[np.float64]]:

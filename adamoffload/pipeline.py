@@ -1,0 +1,174 @@
+"""The pipeline: every chunk's way from the gradient on the device to the parameter and back.
+
+For each chunk of the plan::
+
+    device   g + decay*w, unscaled, into a staging slot      prepare
+    link     the slot comes down to pinned host memory       d2h
+    host     (until it has arrived)                          wait
+    host     Adam writes the update over the gradient        update
+    link     the update goes up into the slot                h2d
+    device   w += update                                     apply
+
+The slots form a ring of `RING`: while chunk i is updated, chunk i+1 comes down and chunk i-1 goes
+up. Only tickets order the hops, so a slot is taken again when its last ``apply`` is done. The
+memory that is neither parameter, gradient nor moment is the ring, whatever the model's size.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adamoffload.arena import Chunk
+from adamoffload.backend import Array, Backend, Done, Ticket
+from adamoffload.ledger import Ledger, Record
+
+__all__ = ["RING", "Pipeline", "Work"]
+
+RING = 3
+"""Slots: one coming down, one being updated, one going up."""
+
+_FLOAT32 = np.dtype(np.float32)
+_NOTHING_PENDING = Done(0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one step does, decided before anything changes.
+
+    Attributes
+    ----------
+    step : int
+        The step's number, counted from 1.
+    gradients : sequence of device array, shape (size,), float32
+        Flattened, in update order.
+    decays : sequence of float32
+        What times the parameter is added to its gradient, for each parameter.
+    unscale : float32
+        What the gradient is multiplied by after that; 1 for nothing.
+    update : callable
+        Takes a chunk and its host slot, and overwrites the gradient there by the update.
+    """
+
+    step: int
+    gradients: Sequence[Array]
+    decays: Sequence[np.float32]
+    unscale: np.float32
+    update: Callable[[Chunk, np.ndarray[Any, np.dtype[np.float32]]], None]
+
+
+class _Slot:
+    """A staging buffer on either side of the link."""
+
+    __slots__ = ("device", "free", "host")
+
+    def __init__(self, backend: Backend, size: int) -> None:
+        self.device = backend._empty((size,), _FLOAT32)
+        self.host = backend._empty_pinned(size, _FLOAT32)
+        self.free: Ticket = _NOTHING_PENDING
+
+
+class Pipeline:
+    """Carries chunks through the hops.
+
+    Parameters
+    ----------
+    backend : Backend
+        The device.
+    parameters : sequence of device array, shape (size,), float32
+        Flattened views of the parameters, in update order; updated in place.
+    plan : sequence of Chunk
+        What to carry.
+    ledger : Ledger
+        Where the hops are recorded.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If the ring does not fit on the device.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        parameters: Sequence[Array],
+        plan: Sequence[Chunk],
+        ledger: Ledger,
+    ) -> None:
+        self._backend = backend
+        self._parameters = parameters
+        self._plan = plan
+        self._ledger = ledger
+        slot_size = max(chunk.size for chunk in plan)
+        self._slots = [_Slot(backend, slot_size) for _ in range(min(RING, len(plan)))]
+        self.updated: list[Chunk] = []
+        """Chunks of the running step whose moments have been written."""
+
+    @property
+    def ring_bytes(self) -> int:
+        """Bytes of the ring on the device; as many are pinned on the host."""
+        return sum(slot.host.nbytes for slot in self._slots)
+
+    def run(self, work: Work) -> None:
+        """Carry all chunks through one step.
+
+        The device may still be applying the last updates when this returns; what is issued to it
+        next comes after them.
+        """
+        self.updated = []
+        coming_down: deque[tuple[Chunk, Record, Ticket]] = deque()
+        for chunk in self._plan:
+            record = self._ledger.at(work.step, chunk.index)
+            coming_down.append((chunk, record, self._bring_down(chunk, work, record)))
+            if len(coming_down) == RING - 1:
+                self._send_up(work, *coming_down.popleft())
+        while coming_down:
+            self._send_up(work, *coming_down.popleft())
+
+    def _bring_down(self, chunk: Chunk, work: Work, record: Record) -> Ticket:
+        slot = self._slot(chunk)
+        staged = slot.device[: chunk.size]
+        ready = self._backend.run_on_device(
+            lambda: self._prepare(chunk, work, staged), after=(slot.free,)
+        )
+        record("prepare", chunk.size, 0, ready)
+        return self._backend.d2h(staged, slot.host[: chunk.size], after=(ready,), record=record)
+
+    def _send_up(self, work: Work, chunk: Chunk, record: Record, arrived: Ticket) -> None:
+        backend, slot = self._backend, self._slot(chunk)
+        staged, host = slot.device[: chunk.size], slot.host[: chunk.size]
+        asked_s = backend.now()
+        arrived.wait()
+        record("wait", chunk.size, 0, Done(asked_s, backend.now()))
+        self.updated.append(chunk)  # from here on, an error leaves this chunk half-way
+        updated = backend.run_on_host(lambda: work.update(chunk, host), elements=chunk.size)
+        record("update", chunk.size, 0, updated)
+        sent = backend.h2d(host, staged, after=(updated,), record=record)
+        slot.free = backend.run_on_device(lambda: self._apply(chunk, staged), after=(sent,))
+        record("apply", chunk.size, 0, slot.free)
+
+    def _prepare(self, chunk: Chunk, work: Work, staged: Array) -> None:
+        for piece in chunk.pieces:
+            target = staged[piece.chunk_slice]
+            gradient = work.gradients[piece.index][piece.parameter_slice]
+            decay = work.decays[piece.index]
+            if decay:
+                # g + decay*w without a temporary: the device's memory is the scarce one.
+                np.multiply(self._parameters[piece.index][piece.parameter_slice], decay, out=target)
+                np.add(gradient, target, out=target)
+            else:
+                np.copyto(target, gradient)
+        if work.unscale != 1:
+            np.multiply(staged, work.unscale, out=staged)
+
+    def _apply(self, chunk: Chunk, staged: Array) -> None:
+        for piece in chunk.pieces:
+            parameter = self._parameters[piece.index][piece.parameter_slice]
+            np.add(parameter, staged[piece.chunk_slice], out=parameter)
+
+    def _slot(self, chunk: Chunk) -> _Slot:
+        return self._slots[chunk.index % len(self._slots)]

@@ -1,0 +1,60 @@
+"""Where adamoffload deliberately answers an argument otherwise than the reference implementation.
+
+One row a difference: the id in oracle/errors.json, what happens here instead (an exception type,
+or None for acceptance), and why.
+"""
+
+from __future__ import annotations
+
+NUMPY_SCALAR = "a NumPy real scalar is a number"
+NONSENSE = "the reference accepts it and computes nonsense"
+LATE = "the reference notices at the first step; here nothing wrong is constructed"
+NAMES = "any name will do: state is kept apart from parameters"
+
+CONSTRUCTOR: dict[str, tuple[type[Exception] | None, str]] = {
+    "lr_07": (ValueError, f"the text '123' became the table 1, 2, 3: {NONSENSE}"),
+    "lr_10": (None, NUMPY_SCALAR),
+    "lr_12": (None, NUMPY_SCALAR),
+    "lr_13": (None, "a 0-D array is a number"),
+    "lr_15": (ValueError, LATE),
+    "lr_16": (ValueError, LATE),
+    "lr_18": (ValueError, LATE),
+    "lr_19": (TypeError, f"a dict became the table of its keys: {NONSENSE}"),
+    "lr_23": (ValueError, NONSENSE),
+    "lr_24": (ValueError, NONSENSE),
+    "lr_25": (ValueError, "negative, and refused when it is a Python number"),
+    "lr_26": (ValueError, "NaN, and refused when it is a Python number"),
+    "lr_27": (ValueError, LATE),
+    "lr_28": (TypeError, f"None became NaN: {NONSENSE}"),
+    "lr_29": (TypeError, f"bytes became the table of their codes: {NONSENSE}"),
+    "beta1_11": (ValueError, LATE),
+    "beta1_12": (None, NUMPY_SCALAR),
+    "beta1_16": (ValueError, LATE),
+    "beta2_11": (ValueError, NONSENSE),
+    "beta2_12": (None, NUMPY_SCALAR),
+    "beta2_16": (ValueError, "it is 1 in float32, and no parameter would ever move"),
+    "eps_08": (ValueError, "it is 0 in float32, and coordinates without gradient become NaN"),
+    "eps_09": (None, NUMPY_SCALAR),
+    "wd_09": (None, NUMPY_SCALAR),
+    "scale_10": (None, NUMPY_SCALAR),
+    "grp_lr_generator": (None, "the table is read once and kept; the reference loses it"),
+    "param_0d": (None, "a 0-D parameter is a parameter"),
+    "param_float16": (TypeError, LATE),
+    "param_float64": (TypeError, LATE),
+    "param_int32": (TypeError, LATE),
+    "param_name_beta1": (None, NAMES),
+    "param_name_beta2": (None, NAMES),
+    "param_name_eps": (None, NAMES),
+    "param_name_beta1_power": (None, NAMES),
+    "param_name_moment1": (None, NAMES),
+    "param_name_learning_rate": (None, NAMES),
+    "param_name_global_step": (None, NAMES),
+}
+
+STEP: dict[str, tuple[type[Exception] | None, str]] = {
+    "grad_bare_tensor": (TypeError, "a wrong container"),
+    "grad_list": (None, "a list of gradients is as good as a tuple"),
+    "grad_too_many": (ValueError, "a wrong count"),
+    "grad_too_few": (ValueError, "a wrong count"),
+    "grad_none": (TypeError, "a wrong object, noticed before anything changed"),
+}

@@ -4,7 +4,7 @@ Adam's moments and arithmetic live on the host; the device keeps parameters and 
 the update. Start reading at `adamoffload.adam` and `adamoffload.backend`.
 """
 
-from adamoffload.autodiff import value_and_grad
+from adamoffload.autodiff import stop_gradient, value_and_grad
 from adamoffload.backend import (
     Backend,
     DeviceMemoryError,
@@ -13,6 +13,8 @@ from adamoffload.backend import (
     Ticket,
     Traffic,
 )
+from adamoffload.data import batches, load_digits
+from adamoffload.functions import gelu, layer_norm, softmax, softmax_cross_entropy
 from adamoffload.ledger import HOPS, Event, Ledger
 from adamoffload.optimizer import AdamOffload, OffloadMemory
 from adamoffload.parameter import Parameter
@@ -58,13 +60,20 @@ __all__ = [
     "Traffic",
     "WarmUpLR",
     "available_backends",
+    "batches",
     "cosine_decay_lr",
     "exponential_decay_lr",
+    "gelu",
     "get_backend",
     "inverse_decay_lr",
+    "layer_norm",
+    "load_digits",
     "natural_exp_decay_lr",
     "piecewise_constant_lr",
     "polynomial_decay_lr",
+    "softmax",
+    "softmax_cross_entropy",
+    "stop_gradient",
     "value_and_grad",
     "warmup_lr",
 ]

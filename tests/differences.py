@@ -1,7 +1,7 @@
 """Where adamoffload deliberately answers an argument otherwise than the reference implementation.
 
-One row a difference: the id in oracle/errors.json, what happens here instead (an exception type,
-or None for acceptance), and why.
+Rows of ``oracle/errors.json``: what happens here instead (an exception type, or None for
+acceptance), and why. Each is tested.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ NONSENSE = "the reference accepts it and computes nonsense"
 LATE = "the reference notices at the first step; here nothing wrong is constructed"
 NAMES = "any name will do: state is kept apart from parameters"
 
+# Arguments of AdamOffload.
 CONSTRUCTOR: dict[str, tuple[type[Exception] | None, str]] = {
     "lr_07": (ValueError, f"the text '123' became the table 1, 2, 3: {NONSENSE}"),
     "lr_10": (None, NUMPY_SCALAR),
@@ -51,10 +52,31 @@ CONSTRUCTOR: dict[str, tuple[type[Exception] | None, str]] = {
     "param_name_global_step": (None, NAMES),
 }
 
+# Gradients of one step of an optimizer of one parameter.
 STEP: dict[str, tuple[type[Exception] | None, str]] = {
     "grad_bare_tensor": (TypeError, "a wrong container"),
     "grad_list": (None, "a list of gradients is as good as a tuple"),
     "grad_too_many": (ValueError, "a wrong count"),
     "grad_too_few": (ValueError, "a wrong count"),
     "grad_none": (TypeError, "a wrong object, noticed before anything changed"),
+}
+
+# Schedules: (class or function, argument, value); all are accepted here.
+SCHEDULES: dict[tuple[str, str, str], str] = {
+    (target, argument, "np.int64(3)"): NUMPY_SCALAR
+    for target, arguments in {
+        "ExponentialDecayLR": ["decay_steps"],
+        "NaturalExpDecayLR": ["decay_steps"],
+        "InverseDecayLR": ["decay_steps"],
+        "CosineDecayLR": ["decay_steps"],
+        "PolynomialDecayLR": ["decay_steps"],
+        "WarmUpLR": ["warmup_steps"],
+        "exponential_decay_lr": ["total_step", "step_per_epoch", "decay_epoch"],
+        "natural_exp_decay_lr": ["total_step", "step_per_epoch", "decay_epoch"],
+        "inverse_decay_lr": ["total_step", "step_per_epoch", "decay_epoch"],
+        "cosine_decay_lr": ["total_step", "step_per_epoch", "decay_epoch"],
+        "polynomial_decay_lr": ["total_step", "step_per_epoch", "decay_epoch"],
+        "warmup_lr": ["total_step", "step_per_epoch", "warmup_epoch"],
+    }.items()
+    for argument in arguments
 }

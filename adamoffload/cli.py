@@ -1,0 +1,171 @@
+"""The command line: ``adamoffload`` or ``python -m adamoffload``.
+
+Each command is a function that takes the parsed arguments and returns the exit code. A mistake of
+the user's is one line on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from adamoffload.registry import available_backends
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments after the program's name; those of the process if left out.
+
+    Returns
+    -------
+    int
+        The exit code: 0 for success, 1 for a run that failed, 2 for a wrong argument.
+
+    Examples
+    --------
+    >>> main(["backends"])
+    numpy     available
+    0
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except _UsageError as error:
+        print(f"adamoffload: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+class _UsageError(Exception):
+    """A wrong argument that only the command itself could recognise."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong argument in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="adamoffload",
+        description="Optimizer offload that one can run, measure and see.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo",
+        help="train a network on a device that is too small for Adam",
+        description="Train a digit classifier on a device whose memory cannot hold Adam's state: "
+        "resident Adam fails, offloaded Adam succeeds. Writes a picture.",
+    )
+    demo.add_argument(
+        "--output",
+        type=Path,
+        default=Path("adamoffload-demo"),
+        metavar="DIR",
+        help="folder for the results (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--epochs",
+        type=_positive,
+        default=12,
+        metavar="N",
+        help="passes over the training images (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--seed",
+        type=_natural,
+        default=0,
+        metavar="N",
+        help="seed of the weights and of the batches (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--backend",
+        default="numpy",
+        metavar="NAME",
+        help="where parameters live; see 'adamoffload backends' (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--memory",
+        type=_size,
+        default=_size("4M"),
+        metavar="BYTES",
+        help="memory of the device, such as 4M or 4500K (default: 4M)",
+    )
+    demo.set_defaults(run=_demo)
+
+    backends = commands.add_parser("backends", help="list the installed backends")
+    backends.set_defaults(run=_backends)
+    return parser
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from adamoffload import demo  # here, since it draws: `import adamoffload` stays light
+
+    try:
+        return demo.run(
+            output=arguments.output,
+            epochs=arguments.epochs,
+            seed=arguments.seed,
+            backend=arguments.backend,
+            memory_bytes=arguments.memory,
+        )
+    except demo.SettingError as error:
+        raise _UsageError(error) from None
+
+
+def _backends(_: argparse.Namespace) -> int:
+    for name, info in available_backends().items():
+        print(f"{name:<10}{'available' if info.available else info.reason}")
+    return 0
+
+
+def _positive(text: str) -> int:
+    value = _whole(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return value
+
+
+def _natural(text: str) -> int:
+    value = _whole(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return value
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+
+
+def _size(text: str) -> int:
+    """Read a number of bytes, with K, M or G for powers of 1024."""
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    digits, unit = (
+        (text[:-1], units[text[-1:].upper()]) if text[-1:].upper() in units else (text, 1)
+    )
+    if not digits.isascii() or not digits.isdigit() or int(digits) == 0:
+        raise argparse.ArgumentTypeError(
+            f"expected bytes, such as 4194304, 4096K or 4M, got {text!r}"
+        )
+    return int(digits) * unit

@@ -1,0 +1,36 @@
+"""Configuration of the site: ``python3 -W error -m sphinx -n -W docs docs/_build``."""
+
+from importlib.metadata import version as installed_version
+
+project = "adamoffload"
+author = "the adamoffload authors"
+copyright = "2026, the adamoffload authors"  # noqa: A001  (Sphinx's name)
+version = release = installed_version("adamoffload")
+
+extensions = [
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build"]
+default_role = "autolink"  # a link if it names something, else emphasis: parameters of a function
+
+html_theme = "furo"
+html_title = "adamoffload"
+html_static_path = ["_static"]
+mathjax_path = "mathjax.js"  # MathJax 3.2.2, tex-svg: the site asks for nothing from elsewhere
+
+autodoc_typehints = "none"  # the docstrings give types, with shapes and units
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+
+# Names of other projects, whose sites the build does not ask, and words of numpydoc's type fields.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(numpy|np|matplotlib|typing|collections|abc|weakref)\..*"),
+    (r"py:.*", r"(ABC|Any|NDArrayOperatorsMixin|Array|HostArray)"),
+    (r"py:class", r"(optional|callable|iterable|array.*)"),
+    (r"py:obj", r".*"),  # single backticks: also parameters of a function, which are no targets
+]

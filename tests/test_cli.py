@@ -1,0 +1,110 @@
+"""The command line: what it prints, what it refuses, and the demo from end to end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adamoffload.cli import main
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Run the demo once, as a user does."""
+    output = tmp_path_factory.mktemp("demo")
+    run = subprocess.run(
+        [sys.executable, "-m", "adamoffload", "demo", "--output", str(output)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return output, run.stdout
+
+
+def test_demo_fails_where_predicted_and_then_learns(demo: tuple[Path, str]) -> None:
+    output, text = demo
+    predicted, happened = (
+        line.split(maxsplit=1)[1]
+        for line in text.splitlines()
+        if line.strip().startswith(("predicted", "happened"))
+    )
+    assert predicted == happened
+    assert "out of memory for moment2 of layer2.weight" in happened
+    numbers = json.loads((output / "demo.json").read_text())
+    assert numbers["test_accuracy"][-1] >= 0.97
+    assert numbers["device_peak_bytes"] <= numbers["device_memory_bytes"] == 4 << 20
+    assert numbers["d2h_bytes"] == numbers["h2d_bytes"] == 4 * 301_066 * numbers["steps"]
+    assert "NOT" not in text
+
+
+def test_demo_draws_a_picture(demo: tuple[Path, str]) -> None:
+    output, text = demo
+    assert (output / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert str(output / "demo.png") in text
+
+
+def test_demo_is_the_same_every_time(demo: tuple[Path, str], tmp_path: Path) -> None:
+    assert main(["demo", "--epochs", "1", "--output", str(tmp_path)]) == 0
+    again = json.loads((tmp_path / "demo.json").read_text())
+    first = json.loads((demo[0] / "demo.json").read_text())
+    assert again["loss"] == first["loss"][: len(again["loss"])]
+
+
+def test_demo_with_plenty_of_memory_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--epochs", "1", "--memory", "16M", "--output", str(tmp_path)]) == 0
+    assert "no need to offload" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo", "--epochs", "0"], "--epochs: expected a whole number of at least 1, got '0'"),
+        (["demo", "--epochs", "x"], "--epochs: expected a whole number, got 'x'"),
+        (["demo", "--seed", "-1"], "--seed: expected a whole number of at least 0, got '-1'"),
+        (["demo", "--memory", "4X"], "--memory: expected bytes, such as 4194304, 4096K or 4M"),
+        (["demo", "--memory", "0"], "--memory: expected bytes"),
+        (["demo", "--memory", "1M"], "--memory 1048576: too little, even with Adam on the host"),
+        (["demo", "--memory", "3000K"], "--memory 3072000: too little, even with Adam"),
+        (["demo", "--backend", "nunpy"], "did you mean 'numpy'?"),
+        (["demo", "--output", __file__], "--output"),
+        (["demo", "--colour"], "unrecognized arguments: --colour"),
+        (["dance"], "invalid choice: 'dance'"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(arguments)
+    except SystemExit as exit_:
+        code = int(exit_.code or 0)
+    error = capsys.readouterr().err
+    assert code == 2
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["demo", "--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--output", "--epochs", "--seed", "--backend", "--memory"):
+        assert option in text
+
+
+def test_backends_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["backends"]) == 0
+    assert "numpy     available" in capsys.readouterr().out

@@ -102,7 +102,7 @@ def adam(
     >>> delta, m, v = adam(g, zero, zero, lr_t=lr_t, beta1=beta1, beta2=beta2, eps=eps)
     >>> delta.round(4)  # the first step has the size of the learning rate, whatever the gradient's
     array([-0.1,  0.1], dtype=float32)
-    >>> m
+    >>> m.round(4)
     array([ 0.1, -0.4], dtype=float32)
     """
     m = beta1 * m + (1 - beta1) * g

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -74,7 +74,10 @@ def floating(
 def floating_type(owner: str, name: str, value: object) -> None:
     """Check the type alone, as `floating` does: where types come before ranges."""
     if not isinstance(value, float | np.floating):
-        hint = f"; write {value}.0" if _is_integer(value) else ""
+        short = (
+            isinstance(value, int | np.integer) and _is_integer(value) and abs(int(value)) < 10**15
+        )
+        hint = f"; write {value}.0" if short else ""
         raise TypeError(f"{owner}: {name} must be a float, got {describe(value)}{hint}")
 
 
@@ -192,17 +195,21 @@ def table(owner: str, name: str, value: object) -> np.ndarray[Any, np.dtype[np.f
             f"{owner}: could not convert string to float: {name} is {value!r}, "
             f"expected a number, a sequence of numbers or a schedule"
         )
-    if not isinstance(value, Iterable) or isinstance(value, bytes | bytearray | Mapping | Set):
+    try:  # a 0-D array has __iter__ and raises in it
+        if isinstance(value, bytes | bytearray | Mapping | Set):
+            raise TypeError
+        iterator = iter(value)  # type: ignore[call-overload]  # just what is being found out
+    except TypeError:
         raise TypeError(
             f"{owner}: {name} must be a real number, a sequence of them (one a step) or a "
             f"LearningRateSchedule, got {describe(value)}"
-        )
-    entries = list(value)
+        ) from None
+    entries = list(iterator)
     if not entries:
         raise ValueError(f"{owner}: {name} is an empty table, expected one number a step")
     numbers = np.empty(len(entries), np.float64)
     for i, entry in enumerate(entries):
-        if isinstance(entry, list | tuple | np.ndarray) and np.ndim(entry) > 0:
+        if isinstance(entry, list | tuple) or (isinstance(entry, np.ndarray) and entry.ndim > 0):
             raise ValueError(
                 f"{owner}: {name} must have one dimension, a number a step, got a nested sequence"
             )
@@ -224,7 +231,10 @@ def describe(value: object) -> str:
     >>> describe("abc")
     "'abc' (str)"
     """
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except Exception:  # an int of 5,000 digits has none, nor has an object that is broken
+        shown = "\n"
     if len(shown) > 40 or "\n" in shown:
         return f"an object of type {type(value).__name__}"
     return f"{shown} ({type(value).__name__})"

@@ -14,9 +14,9 @@ What a plug-in implements:
 ==================  ==========================================================================
 
 and, when it runs asynchronously or keeps its own time, any of ``now``, ``synchronize``,
-``_empty_pinned``, ``run_on_device`` and ``run_on_host``. What it gets: `Backend.asarray`,
-`Backend.asnumpy`, `Backend.d2h` and `Backend.h2d`, which are final, check their operands and count
-every byte. A plug-in cannot move one uncounted.
+``_empty_pinned``, ``run_on_device`` and ``run_on_host``; when it needs hardware, ``unavailable``.
+What it gets: `Backend.asarray`, `Backend.asnumpy`, `Backend.d2h` and `Backend.h2d`, which are
+final, check their operands and count every byte. A plug-in cannot move one uncounted.
 
 Ordering is explicit. An operation starts when the tickets in its ``after`` are done, and its own
 `Ticket` says when it is done itself; nothing else may be assumed about what has happened already.
@@ -28,8 +28,8 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, final
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol, TypeAlias, final
 
 import numpy as np
 
@@ -49,7 +49,7 @@ __all__ = [
 Array: TypeAlias = Any
 """An array of a device library, which dispatches ``np.*`` by NEP 13 and NEP 18."""
 
-HostArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+HostArray: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
 
 class ResidencyError(TypeError):
@@ -104,6 +104,8 @@ class Traffic(NamedTuple):
 
 class Ticket(ABC):
     """A claim on an operation that may still be running."""
+
+    __slots__ = ()
 
     @abstractmethod
     def wait(self) -> None:
@@ -170,8 +172,8 @@ class Backend(ABC):
     >>> import adamoffload as ao
     >>> device = ao.get_backend("numpy", memory_bytes=1024)
     >>> x = device.asarray(np.arange(4, dtype=np.float32))
-    >>> device.asnumpy(np.sqrt(x) + 1)
-    array([1.       , 2.       , 2.4142135, 2.7320508], dtype=float32)
+    >>> device.asnumpy(np.square(x) + 1)
+    array([ 1.,  2.,  5., 10.], dtype=float32)
     >>> device.memory(), device.traffic()
     (Memory(used=16, peak=48, limit=1024), Traffic(d2h=16, h2d=16))
     """
@@ -184,13 +186,26 @@ class Backend(ABC):
         self._d2h_bytes = 0
         self._h2d_bytes = 0
         self._counting = threading.Lock()
-        _live.add(self)
+        with _live_lock:
+            _live.add(self)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, value in vars(Backend).items():
+            if getattr(value, "__final__", False) and getattr(cls, name) is not value:
+                raise TypeError(
+                    f"{cls.__name__} overrides Backend.{name}, which is final, so that every byte "
+                    f"is checked and counted; implement _d2h and _h2d instead"
+                )
 
     # -- what a plug-in implements ------------------------------------------------------------
 
     @abstractmethod
     def owns(self, array: object) -> bool:
-        """Return whether `array` lives in this device's memory."""
+        """Return whether `array` lives in this device's memory.
+
+        Any object may be asked about, from any thread, and as soon as `Backend.__init__` returned.
+        """
 
     @abstractmethod
     def memory(self) -> Memory:
@@ -212,7 +227,12 @@ class Backend(ABC):
     def _h2d(self, source: HostArray, target: Array, after: tuple[Ticket, ...]) -> Ticket:
         """Copy `source`, on the host, into `target`, once `after` is done."""
 
-    # -- what an asynchronous plug-in replaces ------------------------------------------------
+    # -- what a plug-in may replace: hardware, queues, a clock of its own ---------------------
+
+    @classmethod
+    def unavailable(cls) -> str:
+        """Return why this backend cannot run here, and the remedy; empty if it can."""
+        return ""
 
     def now(self) -> float:
         """Return the time in seconds on this backend's clock."""
@@ -282,7 +302,7 @@ class Backend(ABC):
         Returns
         -------
         device array
-            New, C-contiguous, of the same shape and dtype; never an alias of host memory.
+            C-contiguous, of the same shape and dtype; never an alias of host memory.
 
         Raises
         ------
@@ -290,11 +310,15 @@ class Backend(ABC):
             If `host` is on another device.
         TypeError
             If it does not hold numbers.
+        ValueError
+            If it is a ragged list.
         DeviceMemoryError
             If it does not fit.
         """
         if self.owns(host):
             return host
+        if not isinstance(host, np.ndarray) and backend_of(host) is not None:
+            raise ResidencyError(f"asarray: expected an array on the host, got {_place(host)}")
         source = np.asarray(host, order="C")
         if source.dtype.kind not in "biufc":
             raise TypeError(f"asarray: expected numbers, got an array of dtype {source.dtype}")
@@ -304,7 +328,19 @@ class Backend(ABC):
 
     @final
     def asnumpy(self, array: Array, *, record: _Record = _ignore) -> HostArray:
-        """Copy a device array to a new host array of the same shape and dtype.
+        """Copy a device array to the host.
+
+        Parameters
+        ----------
+        array : device array
+            On this device.
+        record : callable
+            From `Ledger.at`; the copy is counted in `traffic` in any case.
+
+        Returns
+        -------
+        ndarray
+            New, C-contiguous, of the same shape and dtype; never an alias of device memory.
 
         Raises
         ------
@@ -329,6 +365,27 @@ class Backend(ABC):
         """Start copying `source`, on this device, into `target`, on the host.
 
         Neither may be written, nor `target` read, before the ticket is done.
+
+        Parameters
+        ----------
+        source, target : array, any shape
+            Of equal shape and dtype.
+        after : tuple of Ticket
+            What must be done before the copy starts.
+        record : callable
+            From `Ledger.at`; the copy is counted in `traffic` in any case.
+
+        Returns
+        -------
+        Ticket
+            Done when the copy is.
+
+        Raises
+        ------
+        ResidencyError
+            If `source` is not on this device, or `target` not on the host.
+        ValueError
+            If their shapes or dtypes differ.
         """
         nbytes = self._check_copy("d2h", source, target)
         ticket = self._d2h(source, target, after)
@@ -349,6 +406,27 @@ class Backend(ABC):
         """Start copying `source`, on the host, into `target`, on this device.
 
         Neither may be written, nor `target` read, before the ticket is done.
+
+        Parameters
+        ----------
+        source, target : array, any shape
+            Of equal shape and dtype.
+        after : tuple of Ticket
+            What must be done before the copy starts.
+        record : callable
+            From `Ledger.at`; the copy is counted in `traffic` in any case.
+
+        Returns
+        -------
+        Ticket
+            Done when the copy is.
+
+        Raises
+        ------
+        ResidencyError
+            If `source` is not on the host, or `target` not on this device.
+        ValueError
+            If their shapes or dtypes differ.
         """
         nbytes = self._check_copy("h2d", target, source)
         ticket = self._h2d(source, target, after)
@@ -375,11 +453,15 @@ class Backend(ABC):
             )
         return host.nbytes
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} is a device, which can be neither copied nor pickled")
+
     def __repr__(self) -> str:
         return f"device {self.name!r}"
 
 
 _live: weakref.WeakSet[Backend] = weakref.WeakSet()
+_live_lock = threading.Lock()  # a WeakSet cannot be read while another thread adds to it
 
 
 def backend_of(array: object) -> Backend | None:
@@ -393,7 +475,8 @@ def backend_of(array: object) -> Backend | None:
     >>> backend_of(device.asarray(np.zeros(3))) is device, backend_of(np.zeros(3))
     (True, None)
     """
-    backends: Iterable[Backend] = tuple(_live)
+    with _live_lock:
+        backends = tuple(_live)
     return next((backend for backend in backends if backend.owns(array)), None)
 
 
@@ -403,7 +486,10 @@ def _place(array: object) -> str:
     backend = backend_of(array)
     if backend is not None:
         return (
-            f"an array on another device, {backend!r}; copy it over the host: "
-            f"target.asarray(source.asnumpy(x))"
+            f"an array on another device, {backend!r} (each instance is one); copy it over "
+            f"the host: target.asarray(source.asnumpy(x))"
         )
-    return f"an object of type {type(array).__name__}"
+    kind = type(array).__name__
+    if backend_of(getattr(array, "data", None)) is not None:
+        return f"an object of type {kind}; pass its .data"
+    return f"an object of type {kind}"

@@ -31,10 +31,10 @@ class Timed(Protocol):
     """What a recorded hop must know: when it began and when it ended, in seconds."""
 
     @property
-    def start_s(self) -> float: ...  # noqa: D102
+    def start_s(self) -> float: ...
 
     @property
-    def stop_s(self) -> float: ...  # noqa: D102
+    def stop_s(self) -> float: ...
 
 
 Record = Callable[[Hop, int, int, Timed], None]

@@ -41,7 +41,7 @@ class Parameter(NDArrayOperatorsMixin):
     TypeError
         If `data` is no array or `name` no string.
     ValueError
-        If `data` is not C-contiguous.
+        If `data` is not C-contiguous or `name` empty.
 
     Examples
     --------
@@ -58,8 +58,10 @@ class Parameter(NDArrayOperatorsMixin):
     __slots__ = ("__weakref__", "_backend", "_data", "_name")
 
     def __init__(self, data: Array, name: str) -> None:
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"Parameter: name must be a non-empty string, got {describe(name)}")
+        if not isinstance(name, str):
+            raise TypeError(f"Parameter: name must be a string, got {describe(name)}")
+        if not name:
+            raise ValueError("Parameter: name must not be empty, since it names the state")
         self._backend = backend_of(data)
         if self._backend is None and not isinstance(data, np.ndarray):
             raise TypeError(
@@ -97,7 +99,8 @@ class Parameter(NDArrayOperatorsMixin):
     @property
     def dtype(self) -> np.dtype[Any]:
         """Element type of the data."""
-        return np.dtype(self._data.dtype)
+        dtype: np.dtype[Any] = self._data.dtype
+        return dtype
 
     @property
     def size(self) -> int:
@@ -125,20 +128,17 @@ class Parameter(NDArrayOperatorsMixin):
         return len(self._data)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if any(isinstance(target, Parameter) for target in kwargs.get("out", ())):
-            raise TypeError(
-                f"Parameter {self.name!r} cannot be assigned in an expression; "
-                f"write into its array: np.{ufunc.__name__}(..., out=parameter.data)"
-            )
+        _refuse_as_target(*kwargs.get("out", ()), *(inputs[:1] if method == "at" else ()))
         return getattr(ufunc, method)(*map(_operand, inputs), **_operands(kwargs))
 
     def __array_function__(
         self,
         function: Callable[..., Any],
-        types: Any,  # noqa: ARG002  (NEP 18 passes it)
+        types: Any,
         args: Any,
         kwargs: Any,
     ) -> Any:
+        _refuse_as_target(kwargs.get("out"))
         return function(*_operands(args), **_operands(kwargs))
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray[Any, Any]:
@@ -154,6 +154,15 @@ class Parameter(NDArrayOperatorsMixin):
         return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype}, backend={place})"
 
 
+def _refuse_as_target(*targets: Any) -> None:
+    for target in targets:
+        if isinstance(target, Parameter):
+            raise TypeError(
+                f"Parameter {target.name!r} cannot be assigned in an expression; write into its "
+                f"array: out=parameter.data"
+            )
+
+
 def _operand(value: Any) -> Any:
     """Return what `value` is in an expression: a parameter's stand-in or array, or itself."""
     if isinstance(value, Parameter):
@@ -164,7 +173,9 @@ def _operand(value: Any) -> Any:
 def _operands(value: Any) -> Any:
     """Apply `_operand` inside the lists, tuples and dicts that NumPy's functions take."""
     if isinstance(value, list | tuple):
-        return type(value)(map(_operands, value))
+        return (
+            list(map(_operands, value)) if isinstance(value, list) else tuple(map(_operands, value))
+        )
     if isinstance(value, dict):
         return {key: _operands(item) for key, item in value.items()}
     return _operand(value)

@@ -7,14 +7,14 @@ since which of them one gets would be luck. Our own backends are found the same 
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adamoffload.arguments import describe
 from adamoffload.backend import Backend
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["GROUP", "BackendInfo", "available_backends", "get_backend"]
 
@@ -52,11 +52,10 @@ def available_backends() -> dict[str, BackendInfo]:
     infos = {}
     for name, entries in sorted(_installed().items()):
         try:
-            _load(name, entries)
-        except (ImportError, TypeError, ValueError) as error:
-            infos[name] = BackendInfo(name, available=False, reason=str(error))
-        else:
-            infos[name] = BackendInfo(name, available=True)
+            reason = _load(name, entries).unavailable()
+        except Exception as error:  # whatever a stranger's code raises: list it, and go on
+            reason = str(error) or type(error).__name__
+        infos[name] = BackendInfo(name, available=not reason, reason=reason)
     return infos
 
 
@@ -81,8 +80,10 @@ def get_backend(name: str, **options: Any) -> Backend:
         If there is no such backend, or more than one.
     ImportError
         If it is installed but cannot be loaded.
+    RuntimeError
+        If it is installed but cannot run here; the message says why.
     TypeError
-        If it does not know an option.
+        If `name` is no string, the plug-in no `Backend`, or an option unknown to it.
 
     Examples
     --------
@@ -90,30 +91,39 @@ def get_backend(name: str, **options: Any) -> Backend:
     1048576
     >>> get_backend("nunpy")
     Traceback (most recent call last):
-    ValueError: no backend is called 'nunpy'; did you mean 'numpy'? Installed: numpy
+    ValueError: no backend is called 'nunpy'; did you mean 'numpy'? Installed: ...
     """
     if not isinstance(name, str):
         raise TypeError(f"get_backend: name must be a string, got {describe(name)}")
+    # Imported here: `import adamoffload` costs little more than `import numpy`.
+    import difflib
+    import inspect
+
     installed = _installed()
     if name not in installed:
         close = difflib.get_close_matches(name, installed, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "."
         raise ValueError(
-            f"no backend is called {name!r}{hint} Installed: {', '.join(sorted(installed))}"
+            f"no backend is called {name!r}{hint} Installed: "
+            f"{', '.join(sorted(installed)) or 'none'}"
         )
     backend = _load(name, installed[name])
-    known = [option for option in inspect.signature(backend).parameters]
+    reason = backend.unavailable()
+    if reason:
+        raise RuntimeError(f"backend {name!r} cannot run here: {reason}")
+    known = inspect.signature(backend).parameters
     unknown = [option for option in options if option not in known]
-    if unknown:
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
         raise TypeError(
-            f"backend {name!r} has no option {unknown[0]!r}; it takes: "
-            f"{', '.join(known) or 'none'}"
+            f"backend {name!r} has no option {unknown[0]!r}; it takes: {', '.join(known) or 'none'}"
         )
     return backend(**options)
 
 
 def _installed() -> dict[str, list[EntryPoint]]:
     """Return the entry points by name; an installation seen twice on the path counts once."""
+    from importlib.metadata import entry_points  # here, since it takes 10 ms to import
+
     found: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=GROUP):
         entries = found.setdefault(entry.name, [])

@@ -67,17 +67,19 @@ def optimizer() -> ao.AdamOffload:
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
-@given(st.data(), strategies.shapes, strategies.settings, st.integers(1, 40))
-def test_result_does_not_depend_on_the_chunks(
-    data: st.DataObject, shapes: list[tuple[int, ...]], arguments: dict[str, Any], chunk: int
+@given(st.data(), strategies.shapes, strategies.settings, st.integers(1, 40), st.integers(1, 3))
+def test_result_does_not_depend_on_chunks_threads_or_engine(
+    data: st.DataObject,
+    shapes: list[tuple[int, ...]],
+    arguments: dict[str, Any],
+    chunk: int,
+    threads: int,
 ) -> None:
     grouping = data.draw(st.none() | strategies.groupings(len(shapes)))
 
-    def train(chunk_bytes: int) -> list[Float32]:
+    def train(**options: Any) -> list[Float32]:
         parameters = make_parameters(ao.get_backend("numpy"), shapes)
-        optimizer = ao.AdamOffload(
-            in_groups(parameters, grouping), **arguments, chunk_bytes=chunk_bytes
-        )
+        optimizer = ao.AdamOffload(in_groups(parameters, grouping), **arguments, **options)
         for seed in range(3):
             optimizer(make_gradients(optimizer, seed))
         return state(optimizer)
@@ -85,7 +87,9 @@ def test_result_does_not_depend_on_the_chunks(
     if isinstance(arguments.get("learning_rate"), list) and grouping:
         for _, options in grouping:
             options.pop("lr", None)
-    assert_same(train(4 * chunk), train(4 << 20))
+    expected = train(engine="numpy", threads=1)
+    assert_same(train(engine="numpy", threads=threads, chunk_bytes=4 * chunk), expected)
+    assert_same(train(engine="auto", threads=threads, chunk_bytes=4 * chunk), expected)
 
 
 def in_groups(

@@ -11,7 +11,7 @@ from typing import Any, final
 
 import numpy as np
 
-from adamoffload.backend import Backend, Done, HostArray, Memory, Ticket
+from adamoffload.backend import Backend, HostArray, Memory, Ticket
 from adamoffload.device_array import DeviceArray, MemoryPool, storage
 
 __all__ = ["NumpyBackend"]

@@ -1,0 +1,113 @@
+"""Dependencies point one way, and importing the package is light: read from the source itself."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = sorted((ROOT / "adamoffload").rglob("*.py"))
+BACKENDS = sorted((ROOT / "backends").rglob("*.py"))
+LEAVES = ("adam", "backend", "ledger")
+DRAWERS = ("cli.py", "demo.py")
+NOT_AT_IMPORT = ("matplotlib", "cupy", "torch", "numba", "adamoffload_numpy", "importlib.metadata")
+
+
+def imports(tree: ast.AST, package: str) -> Iterator[str]:
+    """Yield the full name of every module, or name in a module, that is imported in `tree`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package if node.level else ""
+            module = ".".join(filter(None, [above, node.module or ""]))
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def imports_of(path: Path) -> set[str]:
+    return set(imports(ast.parse(path.read_text()), path.parent.name))
+
+
+def is_of(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_the_reader_sees_every_form_of_import() -> None:
+    source = "import a.b\nfrom c import d\nfrom . import e\nfrom .f import g\ndef h():\n import i"
+    assert set(imports(ast.parse(source), "p")) == {"a.b", "c.d", "p.e", "p.f.g", "i"}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_the_leaves_import_nothing_of_ours(name: str) -> None:
+    found = imports_of(ROOT / "adamoffload" / f"{name}.py")
+    assert not {module for module in found if is_of(module, "adamoffload")}
+
+
+@pytest.mark.parametrize("path", BACKENDS, ids=name_of)
+def test_a_backend_imports_only_the_contract(path: Path) -> None:
+    own = path.relative_to(ROOT / "backends").parts[0]
+    ours = {
+        module
+        for module in imports_of(path)
+        if is_of(module, "adamoffload") or module.startswith("adamoffload_")
+    }
+    contract = ("adamoffload.backend", "adamoffload.device_array", own)
+    assert not {module for module in ours if not is_of(module, *contract)}
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=name_of)
+def test_nothing_imports_a_backend(path: Path) -> None:
+    own = {folder.name for folder in (ROOT / "backends").iterdir() if folder.is_dir()}
+    assert own
+    assert not {module for module in imports_of(path) if is_of(module, "backends", *own)}
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=name_of)
+def test_only_the_drawers_import_plots_and_only_when_they_draw(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    draws = {m for m in imports(tree, path.parent.name) if is_of(m, "adamoffload.plots")}
+    if path.name not in DRAWERS:
+        assert not draws
+    top = ast.Module([node for node in tree.body if not isinstance(node, ast.FunctionDef)], [])
+    assert not {m for m in imports(top, path.parent.name) if is_of(m, "adamoffload.plots")}
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=name_of)
+def test_only_plots_imports_matplotlib_at_its_top(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    top = ast.Module([node for node in tree.body if not isinstance(node, ast.FunctionDef)], [])
+    if path.name != "plots.py":
+        assert not {m for m in imports(top, path.parent.name) if is_of(m, "matplotlib")}
+
+
+@pytest.mark.parametrize("path", [*PACKAGE, *BACKENDS], ids=name_of)
+def test_the_framework_depends_on_numpy_alone(path: Path) -> None:
+    if is_of(path.parent.name, "adamoffload"):
+        known = {"numpy", "adamoffload", "matplotlib", *sys.stdlib_module_names}
+        optional = {"numba"}  # the `fast` extra
+        assert {module.split(".")[0] for module in imports_of(path)} <= known | optional
+
+
+def test_there_is_no_package_called_backends() -> None:
+    assert not (ROOT / "backends" / "__init__.py").exists()
+
+
+def test_importing_the_package_loads_no_device_and_no_drawing_library() -> None:
+    script = "import sys, json, adamoffload; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    modules = set(json.loads(done.stdout))
+    assert "adamoffload.backend" in modules
+    assert not modules.intersection(NOT_AT_IMPORT)
+    assert done.stderr == ""

@@ -4,7 +4,9 @@ Adam's moments and arithmetic live on the host; the device keeps parameters and 
 the update. Start reading at `adamoffload.adam` and `adamoffload.backend`.
 """
 
-from adamoffload.autodiff import stop_gradient, value_and_grad
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from adamoffload.backend import (
     Backend,
     DeviceMemoryError,
@@ -13,8 +15,6 @@ from adamoffload.backend import (
     Ticket,
     Traffic,
 )
-from adamoffload.data import batches, load_digits
-from adamoffload.functions import gelu, layer_norm, softmax, softmax_cross_entropy
 from adamoffload.ledger import HOPS, Event, Ledger
 from adamoffload.optimizer import AdamOffload, OffloadMemory
 from adamoffload.parameter import Parameter
@@ -36,6 +36,12 @@ from adamoffload.schedules import (
     polynomial_decay_lr,
     warmup_lr,
 )
+
+if TYPE_CHECKING:
+    from adamoffload import plots
+    from adamoffload.autodiff import stop_gradient, value_and_grad
+    from adamoffload.data import batches, load_digits
+    from adamoffload.functions import gelu, layer_norm, softmax, softmax_cross_entropy
 
 __all__ = [
     "HOPS",
@@ -70,6 +76,7 @@ __all__ = [
     "load_digits",
     "natural_exp_decay_lr",
     "piecewise_constant_lr",
+    "plots",
     "polynomial_decay_lr",
     "softmax",
     "softmax_cross_entropy",
@@ -77,3 +84,23 @@ __all__ = [
     "value_and_grad",
     "warmup_lr",
 ]
+
+_ON_FIRST_USE = {
+    "plots": ["plots"],
+    "autodiff": ["stop_gradient", "value_and_grad"],
+    "data": ["batches", "load_digits"],
+    "functions": ["gelu", "layer_norm", "softmax", "softmax_cross_entropy"],
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use what ``import adamoffload`` need not wait for (PEP 562)."""
+    for module, names in _ON_FIRST_USE.items():
+        if name in names:
+            loaded = import_module(f"adamoffload.{module}")
+            return loaded if name == module else getattr(loaded, name)
+    raise AttributeError(f"module 'adamoffload' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

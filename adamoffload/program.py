@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -23,8 +23,7 @@ __all__ = ["Instruction", "Program", "Register", "trace"]
 _FLOAT32 = np.dtype(np.float32)
 
 
-@dataclass(frozen=True, slots=True)
-class Register:
+class Register(NamedTuple):
     """A place for a value.
 
     Attributes
@@ -46,8 +45,7 @@ class Register:
     value: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Instruction:
+class Instruction(NamedTuple):
     """One ufunc call: the numbers of the registers that it reads, and of the one it writes."""
 
     ufunc: np.ufunc
@@ -176,7 +174,7 @@ def trace(rule: Callable[..., Any], arrays: Sequence[str], scalars: Sequence[str
     4 passes over a block in the cache, 16 bytes of memory traffic an element
     """
     tape = _Tape()
-    inputs = [tape.note(_Value("array", _FLOAT32, name=name)) for name in arrays]
+    inputs = [tape.note(_Value("array", _FLOAT32, name=name, is_array=True)) for name in arrays]
     named = {name: tape.note(_Value("scalar", _FLOAT32, name=name)) for name in scalars}
     results = rule(*inputs, **named)
     if not isinstance(results, tuple) or len(results) != len(inputs):
@@ -194,8 +192,7 @@ def trace(rule: Callable[..., Any], arrays: Sequence[str], scalars: Sequence[str
     return _Allocator(tape.values, [result.number for result in results]).program()
 
 
-@dataclass(frozen=True, slots=True)
-class _Value:
+class _Value(NamedTuple):
     """What the tape knows of a value: an argument, a constant, or the result of a ufunc."""
 
     kind: Literal["array", "scalar", "constant", "result"]
@@ -205,10 +202,6 @@ class _Value:
     ufunc: Any = None
     operands: tuple[int, ...] = ()
     is_array: bool = False
-
-    def __post_init__(self) -> None:
-        if self.kind == "array":
-            object.__setattr__(self, "is_array", True)
 
 
 class _Tape:

@@ -1,7 +1,13 @@
-"""Imports the package before pytest collects it.
+"""Prepares the collection of tests and doctests.
 
-With ``--import-mode=importlib``, pytest executes the first module of a package that it collects a
-second time, and a backend would no longer be a subclass of the `Backend` that is looked up.
+The package is imported before pytest collects it: with ``--import-mode=importlib``, pytest executes
+the first module of a package that it collects a second time, and a backend would no longer be a
+subclass of the `Backend` that is looked up.
 """
 
+from importlib.util import find_spec
+
 import adamoffload  # noqa: F401
+
+# The doctests of what needs an extra are collected where that is installed.
+collect_ignore = [] if find_spec("numba") else ["adamoffload/fused.py"]

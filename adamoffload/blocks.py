@@ -8,16 +8,16 @@ blocks or the threads: every element is computed by itself.
 from __future__ import annotations
 
 import os
+import threading
+import time
+import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from adamoffload.arguments import describe, positive_integer
 from adamoffload.program import Program
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["ENGINES", "Kernel", "NumpyKernel", "Span", "Team", "available_cores", "kernel_type"]
 
@@ -63,13 +63,14 @@ class NumpyKernel:
 
     Notes
     -----
-    The block size is a measured compromise, see ``tests/benchmarks/block_size.py``. A block of
-    three arrays and one scratch buffer of 64k elements takes 1 MiB, which stays in a second-level
-    cache; smaller blocks lose time in handing over the interpreter lock, 24 times a block.
+    The block size is a measured compromise (``tests/benchmarks/block_size.py``). Three arrays and
+    a scratch buffer of 96k elements take 1.5 MiB: about what a second-level cache holds. Smaller
+    blocks lose more by handing over the interpreter lock, which costs two threads some 6 us a
+    ufunc: 1.55 ns a parameter with 96k elements, 1.8 with 64k, 2.6 with 32k, on two cores.
     """
 
     name = "numpy"
-    block_size = 65_536
+    block_size = 98_304
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -121,9 +122,10 @@ class Team:
             if threads is None
             else positive_integer("AdamOffload", "threads", threads)
         )
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_process = 0
-        self._scratch: dict[tuple[int, int], Any] = {}
+        self._helpers: list[_Helper] = []
+        self._process = 0
+        self._busy = threading.Lock()
+        self._scratch = _Scratch()
 
     def run(self, kernel: Kernel, arrays: Sequence[Flat], spans: Sequence[Span]) -> None:
         """Run a kernel over spans of the arrays; return when all is done.
@@ -138,24 +140,31 @@ class Team:
             Which elements, and what they are computed with; they do not overlap.
         """
         blocks = self._blocks(kernel, spans)
-        helpers = min(self.threads, len(blocks)) - 1
         queue = iter(blocks)  # next() is atomic: each block is taken once
 
-        def work(member: int) -> None:
-            scratch = self._scratch_of(kernel, member)
-            with np.errstate(all="ignore"):  # a thread starts with NumPy's defaults
-                for start, stop, values in queue:
-                    kernel([array[start:stop] for array in arrays], values, scratch)
+        def work() -> None:
+            scratch = self._scratch_of(kernel)
+            try:
+                with np.errstate(all="ignore"):  # a thread starts with NumPy's defaults
+                    for start, stop, values in queue:
+                        kernel([array[start:stop] for array in arrays], values, scratch)
+            except BaseException:
+                for _ in queue:  # leave nothing to the others
+                    pass
+                raise
 
-        if helpers <= 0:
-            work(0)
+        wanted = min(self.threads, len(blocks)) - 1
+        if wanted <= 0 or not self._busy.acquire(blocking=False):
+            work()  # also when another thread has the helpers
             return
-        pool = self._threads()
-        futures = [pool.submit(work, member) for member in range(1, helpers + 1)]
         try:
-            work(0)
-        finally:  # whatever happens here, nobody may still be writing afterwards
-            errors = [future.exception() for future in futures]
+            helpers = self._started(wanted, work)
+            try:
+                work()
+            finally:  # whatever happens here, nobody may still be writing afterwards
+                errors = [helper.finish() for helper in helpers]
+        finally:
+            self._busy.release()
         for error in errors:
             if error is not None:
                 raise error
@@ -170,21 +179,80 @@ class Team:
             for begin in range(start, stop, step)
         ]
 
-    def _scratch_of(self, kernel: Kernel, member: int) -> Any:
-        key = (id(kernel), member)
-        if key not in self._scratch:
-            self._scratch[key] = kernel.scratch()
-        return self._scratch[key]
+    def _scratch_of(self, kernel: Kernel) -> Any:
+        of_kernel = self._scratch.of_kernel
+        if kernel not in of_kernel:
+            of_kernel[kernel] = kernel.scratch()
+        return of_kernel[kernel]
 
-    def _threads(self) -> ThreadPoolExecutor:
-        if self._pool is None or self._pool_process != os.getpid():  # threads do not survive a fork
-            from concurrent.futures import ThreadPoolExecutor
+    def _started(self, count: int, work: Callable[[], None]) -> list[_Helper]:
+        if self._process != os.getpid():  # threads do not survive a fork
+            self._helpers, self._process = [], os.getpid()
+        while len(self._helpers) < count:
+            helper = _Helper()
+            weakref.finalize(self, helper.stop)
+            self._helpers.append(helper)
+        helpers = self._helpers[:count]
+        for helper in helpers:
+            helper.start(work)
+        return helpers
 
-            self._pool = ThreadPoolExecutor(self.threads - 1, "adamoffload")
-            self._pool_process = os.getpid()
-        return self._pool
+
+class _Scratch(threading.local):
+    """Buffers of each thread, by kernel."""
+
+    def __init__(self) -> None:
+        self.of_kernel: dict[Kernel, Any] = {}
 
 
+class _Helper:
+    """A thread that does what it is given, and sleeps in between.
+
+    Two locks, since a step waits for them: a future of `concurrent.futures` costs 35 us more.
+    """
+
+    def __init__(self) -> None:
+        self._go, self._done = threading.Lock(), threading.Lock()
+        self._go.acquire()
+        self._done.acquire()
+        self._work: Callable[[], None] | None = None
+        self._error: BaseException | None = None
+        threading.Thread(target=self._loop, name="adamoffload", daemon=True).start()
+
+    def start(self, work: Callable[[], None]) -> None:
+        self._work, self._error = work, None
+        self._go.release()
+
+    def finish(self) -> BaseException | None:
+        """Wait until the work is done; return what it raised."""
+        # The wait is short, at most a block: giving up the processor beats sleeping, from which
+        # waking would take 60 us.
+        for _ in range(_TURNS):
+            if self._done.acquire(blocking=False):
+                break
+            time.sleep(0)
+        else:
+            self._done.acquire()
+        return self._error
+
+    def stop(self) -> None:
+        self._work = None
+        self._go.release()
+
+    def _loop(self) -> None:
+        while True:
+            self._go.acquire()
+            if self._work is None:
+                return
+            try:
+                self._work()
+            except BaseException as error:
+                self._error = error
+            self._work = None  # the arrays must not live on in here
+            self._done.release()
+
+
+_TURNS = 1000
 _SMALLEST_SHARE = 16_384
 
 

@@ -111,6 +111,35 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=_demo)
 
+    bench = commands.add_parser(
+        "bench",
+        help="measure the host's step beside its peers and the memory floor",
+        description="Measure one optimizer step on the host: our engines, the memory floor, and "
+        "every peer that is installed, interleaved. Writes a table, JSON and a picture.",
+    )
+    bench.add_argument(
+        "--sizes",
+        type=_sizes,
+        default=_sizes("1e4,1e6,1e7"),
+        metavar="N,N,...",
+        help="numbers of parameters (default: 1e4,1e6,1e7)",
+    )
+    bench.add_argument(
+        "--rounds",
+        type=_positive,
+        default=21,
+        metavar="N",
+        help="turns of each contender that count (default: %(default)s)",
+    )
+    bench.add_argument(
+        "--output",
+        type=Path,
+        default=Path("adamoffload-bench"),
+        metavar="DIR",
+        help="folder for the results (default: %(default)s)",
+    )
+    bench.set_defaults(run=_bench)
+
     backends = commands.add_parser("backends", help="list the installed backends")
     backends.set_defaults(run=_backends)
     return parser
@@ -131,6 +160,12 @@ def _demo(arguments: argparse.Namespace) -> int:
         raise _UsageError(error) from None
 
 
+def _bench(arguments: argparse.Namespace) -> int:
+    from adamoffload import bench
+
+    return bench.run(arguments.sizes, arguments.rounds, arguments.output)
+
+
 def _backends(_: argparse.Namespace) -> int:
     for name, info in available_backends().items():
         print(f"{name:<10}{'available' if info.available else info.reason}")
@@ -142,6 +177,16 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return value
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [float(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or not all(size >= 1 and size.is_integer() for size in sizes):
+        raise argparse.ArgumentTypeError(f"expected sizes, such as 1e6,1e7, got {text!r}")
+    return [int(size) for size in sizes]
 
 
 def _natural(text: str) -> int:

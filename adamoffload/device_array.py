@@ -24,7 +24,7 @@ from adamoffload.backend import DeviceMemoryError, HostArray, Memory, ResidencyE
 if TYPE_CHECKING:
     from adamoffload.backend import Backend
 
-__all__ = ["DeviceArray", "MemoryPool", "storage"]
+__all__ = ["DeviceArray", "MemoryPool", "address", "storage"]
 
 
 class MemoryPool:
@@ -46,6 +46,7 @@ class MemoryPool:
     --------
     >>> pool = MemoryPool("numpy", limit_bytes=100)
     >>> pool.reserve(80)
+    0
     >>> pool.release(30)
     >>> pool.memory()
     Memory(used=50, peak=80, limit=100)
@@ -58,11 +59,15 @@ class MemoryPool:
         )
         self._used = 0
         self._peak = 0
+        self._next_address = 0
         self._lock = threading.Lock()
         self._freed: deque[int] = deque()
 
-    def reserve(self, nbytes: int) -> None:
-        """Take `nbytes`, or raise `DeviceMemoryError` and take nothing."""
+    def reserve(self, nbytes: int) -> int:
+        """Take `nbytes` and return their address, or raise `DeviceMemoryError` and take nothing.
+
+        Addresses are the device's own and are never given out twice.
+        """
         with self._lock:
             if self._freed:
                 self._settle()
@@ -72,6 +77,9 @@ class MemoryPool:
             self._used = used
             if used > self._peak:
                 self._peak = used
+            address = self._next_address
+            self._next_address += nbytes
+            return address
 
     def release(self, nbytes: int) -> None:
         """Give `nbytes` back."""
@@ -93,14 +101,14 @@ class MemoryPool:
 class _Block:
     """One allocation, shared by all views of it and released with the last."""
 
-    __slots__ = ("_nbytes", "_pool", "root")
+    __slots__ = ("_nbytes", "_pool", "address", "root")
 
     def __init__(self, root: HostArray, pool: MemoryPool) -> None:
         self._nbytes = 0  # in case reserve raises: then nothing is released either
         self._pool = pool
         self.root = root
         nbytes = root.nbytes
-        pool.reserve(nbytes)
+        self.address = pool.reserve(nbytes)
         self._nbytes = nbytes
 
     def __del__(self) -> None:
@@ -230,13 +238,10 @@ class DeviceArray(NDArrayOperatorsMixin):
                     x._array if type(x) is DeviceArray and x._device is device else self._operand(x)
                     for x in inputs
                 ]
-            if kwargs:
-                keywords = {key: self._keyword(key, value) for key, value in kwargs.items()}
+            keywords = {key: self._keyword(key, value) for key, value in kwargs.items()}
         except _NotOurs:
             return NotImplemented
         call = ufunc if method == "__call__" else getattr(ufunc, method)
-        if not kwargs:
-            return self._made(call(*operands))
         result = call(*operands, **keywords)
         out = kwargs.get("out")
         if out is None:
@@ -313,6 +318,10 @@ class DeviceArray(NDArrayOperatorsMixin):
         """Set all elements to a number, or to a 0-D array on this device."""
         self[...] = value
 
+    def reshape(self, *shape: Any, **kwargs: Any) -> DeviceArray:
+        """Return the elements in another shape: a view, or a copy if the layout demands one."""
+        return self._owned(self._array.reshape(*shape, **kwargs), [self])
+
     def item(self) -> Any:
         """Copy the one element to the host and return it as a Python number."""
         return self._element(ValueError)
@@ -384,6 +393,8 @@ class DeviceArray(NDArrayOperatorsMixin):
     def _keyword(self, key: str, value: Any) -> Any:
         """Apply `_operand` to what a ufunc's keyword argument holds."""
         if key == "out":
+            if len(value) == 1:
+                return self._operand(value[0])
             return tuple([None if target is None else self._operand(target) for target in value])
         return self._operand(value) if key == "where" else self._tree(value)
 
@@ -471,6 +482,27 @@ class DeviceArray(NDArrayOperatorsMixin):
             named = hasattr(result, "_fields")
             return type(result)(*wrapped) if named else type(result)(wrapped)
         return result
+
+
+def address(array: DeviceArray) -> int:
+    """Return where a contiguous array begins in its device's memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import adamoffload as ao
+    >>> x = ao.get_backend("numpy").asarray(np.zeros(10, np.float32))
+    >>> address(x[5:]) - address(x)
+    20
+    """
+    block, data = array._block, array._array
+    if data is block.root:  # nearly always, and 0.7 us faster
+        return block.address
+    return block.address + _pointer(data) - _pointer(block.root)
+
+
+def _pointer(array: HostArray) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def storage(array: DeviceArray) -> HostArray:

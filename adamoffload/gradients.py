@@ -14,6 +14,8 @@ from adamoffload.parameter import Parameter
 
 __all__ = ["Gradients", "centralized"]
 
+_FLOAT32 = np.dtype(np.float32)
+
 
 class Gradients:
     """Knows what gradients must look like for a set of parameters.
@@ -34,6 +36,9 @@ class Gradients:
         self.backend = backend
         self._spans = sorted((backend._address(p.data), 4 * p.size, p.name) for p in parameters)
         self._starts = [start for start, _, _ in self._spans]
+        self._expected = [
+            (parameter, parameter.shape, 4 * parameter.size) for parameter in parameters
+        ]
 
     def flat(self, gradients: Any) -> list[Array]:
         """Return the gradients, each as a flat array, in update order.
@@ -60,8 +65,8 @@ class Gradients:
                 f"parameter, got {len(gradients)}"
             )
         return [
-            self._flat(gradient, parameter)
-            for gradient, parameter in zip(gradients, self._parameters, strict=True)
+            self._flat(gradient, *expected)
+            for gradient, expected in zip(gradients, self._expected, strict=True)
         ]
 
     def _by_order(self, gradients: Mapping[str, Array]) -> list[Array]:
@@ -75,30 +80,33 @@ class Gradients:
             )
         return [gradients[name] for name in names]
 
-    def _flat(self, gradient: Any, parameter: Parameter) -> Array:
+    def _flat(
+        self, gradient: Any, parameter: Parameter, shape: tuple[int, ...], nbytes: int
+    ) -> Array:
         if not self.backend.owns(gradient):
             raise self._misplaced(gradient, parameter)
-        if gradient.dtype != np.float32:
+        if gradient.dtype != _FLOAT32:
             raise TypeError(
                 f"{self._who(parameter)} must be float32, got {gradient.dtype}; "
                 f"pass gradient.astype(np.float32)"
             )
-        if gradient.shape != parameter.shape:
+        if gradient.shape != shape:
             raise ValueError(
-                f"{self._who(parameter)} must have the parameter's shape {parameter.shape}, got "
+                f"{self._who(parameter)} must have the parameter's shape {shape}, got "
                 f"{gradient.shape}"
             )
-        flat = gradient.reshape(-1)
-        start = self.backend._address(flat)
-        before = bisect_left(self._starts, start + 4 * parameter.size)
+        if not gradient.flags.c_contiguous:
+            return gradient.reshape(-1)  # a copy, on the device: it shares memory with nothing
+        start = self.backend._address(gradient)
+        before = bisect_left(self._starts, start + nbytes)
         if before:  # the spans are disjoint: only the last that begins before the end can overlap
-            begin, nbytes, name = self._spans[before - 1]
-            if begin + nbytes > start:
+            begin, length, name = self._spans[before - 1]
+            if begin + length > start:
                 raise ValueError(
                     f"{self._who(parameter)} shares memory with parameter {name!r}, which the step "
                     f"writes to while it still reads; pass gradient.copy()"
                 )
-        return flat
+        return gradient if len(shape) == 1 else gradient.reshape(-1)
 
     def _misplaced(self, gradient: Any, parameter: Parameter) -> TypeError:
         who = self._who(parameter)

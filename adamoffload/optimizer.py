@@ -185,7 +185,14 @@ class AdamOffload:
         self.parameters, self._groups, self._grouped = read_parameters(
             _OWNER, params, self._rate, self._decay
         )
-        for group in self._groups:
+        self._distinct = tuple({id(group): group for group in self._groups}.values())
+        self._rates = tuple({id(group.rate): group.rate for group in self._distinct}.values())
+        self._centralized = [
+            i
+            for i, group in enumerate(self._groups)
+            if group.centralize and self.parameters[i].ndim > 1
+        ]
+        for group in self._distinct:
             if not callable(group.decay.source):
                 self._scaled(group.decay.at(0))  # refuses a product that float32 cannot hold
 
@@ -381,16 +388,18 @@ class AdamOffload:
                 raise RuntimeError(self._broken)
             flat = self._gradients.flat(gradients)
             step = self._global_step
-            rates = [group.rate.at(step) for group in self._groups]
-            decays = [self._scaled(group.decay.at(step)) for group in self._groups]
-            for i, group in enumerate(self._groups):
-                if group.centralize and self.parameters[i].ndim > 1:
-                    flat[i] = centralized(flat[i], self.parameters[i], decays[i])
-                    decays[i] = np.float32(0)  # it is in there already
+            rates = {id(rate): rate.at(step) for rate in self._rates}
+            scaled = {id(group): self._scaled(group.decay.at(step)) for group in self._distinct}
+            decays = [scaled[id(group)] for group in self._groups]
+            for i in self._centralized:
+                flat[i] = centralized(flat[i], self.parameters[i], decays[i])
+                decays[i] = np.float32(0)  # it is in there already
             self._step(flat, rates, decays)
         return (True,) * len(self.parameters)
 
-    def _step(self, flat: list[Array], rates: list[np.float32], decays: list[np.float32]) -> None:
+    def _step(
+        self, flat: list[Array], rates: dict[int, np.float32], decays: list[np.float32]
+    ) -> None:
         step = self._global_step + 1
         beta1_power = self._beta1_power * self._beta1
         beta2_power = self._beta2_power * self._beta2
@@ -398,23 +407,25 @@ class AdamOffload:
         constants = {"beta1": self._beta1, "beta2": self._beta2, "eps": self._eps}
         values = {
             rate: kernel.program.bind(
-                {"lr_t": step_size(rate, beta1_power, beta2_power), **constants}
+                {"lr_t": step_size(value, beta1_power, beta2_power), **constants}
             )
-            for rate in set(rates)
+            for rate, value in rates.items()
         }
         probe = self._probe if self._probe is not None and self._probe.wants(step) else None
 
         def update_chunk(chunk: Chunk, g: np.ndarray[Any, np.dtype[np.float32]]) -> None:
             m, v = self._arena.m[chunk.start : chunk.stop], self._arena.v[chunk.start : chunk.stop]
-            pieces = [(self.parameters[p.index].name, p.chunk_slice) for p in chunk.pieces]
+            spans = [
+                (s.start, s.stop, values[id(self._groups[s.index].rate)]) for s in chunk.segments
+            ]
             if probe is not None:
-                for name, piece in pieces:
-                    probe.before(name, g[piece])
-            spans = [(s.start, s.stop, values[rates[s.index]]) for s in chunk.segments]
+                for piece in chunk.pieces:
+                    probe.before(self.parameters[piece.index].name, g[piece.chunk_slice])
             self._team.run(kernel, (g, m, v), spans)
             if probe is not None:
-                for name, piece in pieces:
-                    probe.after(name, m[piece], v[piece], g[piece])
+                for piece in chunk.pieces:
+                    part = piece.chunk_slice
+                    probe.after(self.parameters[piece.index].name, m[part], v[part], g[part])
 
         if probe is not None:
             probe.begin(step, tuple(p.name for p in self.parameters))

@@ -2,8 +2,8 @@
 
 For each chunk of the plan::
 
-    device   g + decay*w, unscaled, into a staging slot      prepare
-    link     the slot comes down to pinned host memory       d2h
+    device   g + decay*w, unscaled, into a staging slot      prepare (nothing for a plain gradient)
+    link     it comes down to pinned host memory             d2h
     host     (until it has arrived)                          wait
     host     Adam writes the update over the gradient        update
     link     the update goes up into the slot                h2d
@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,25 @@ class _Slot:
         self.free: Ticket = _NOTHING_PENDING
 
 
+class _Route:
+    """A chunk and the views that it meets on its way: they are the same in every step."""
+
+    __slots__ = ("chunk", "cuts", "host", "parameters", "slot", "staged", "targets")
+
+    def __init__(self, chunk: Chunk, slot: _Slot, parameters: Sequence[Array]) -> None:
+        self.chunk = chunk
+        self.slot = slot
+        self.staged = slot.device[: chunk.size]
+        self.host = slot.host[: chunk.size]
+        self.targets = [self.staged[piece.chunk_slice] for piece in chunk.pieces]
+        self.parameters = [parameters[p.index][p.parameter_slice] for p in chunk.pieces]
+        self.cuts = [  # where only a part of a gradient is in the chunk
+            (i, piece.parameter_slice)
+            for i, piece in enumerate(chunk.pieces)
+            if piece.stop - piece.start < parameters[piece.index].size
+        ]
+
+
 class Pipeline:
     """Carries chunks through the hops.
 
@@ -100,11 +120,12 @@ class Pipeline:
         ledger: Ledger,
     ) -> None:
         self._backend = backend
-        self._parameters = parameters
-        self._plan = plan
         self._ledger = ledger
         slot_size = max(chunk.size for chunk in plan)
         self._slots = [_Slot(backend, slot_size) for _ in range(min(RING, len(plan)))]
+        self._routes = [
+            _Route(chunk, self._slots[chunk.index % len(self._slots)], parameters) for chunk in plan
+        ]
         self.updated: list[Chunk] = []
         """Chunks of the running step whose moments have been written."""
 
@@ -120,55 +141,66 @@ class Pipeline:
         next comes after them.
         """
         self.updated = []
-        coming_down: deque[tuple[Chunk, Record, Ticket]] = deque()
-        for chunk in self._plan:
-            record = self._ledger.at(work.step, chunk.index)
-            coming_down.append((chunk, record, self._bring_down(chunk, work, record)))
+        coming_down: deque[tuple[_Route, Record, Ticket]] = deque()
+        for route in self._routes:
+            record = self._ledger.at(work.step, route.chunk.index)
+            coming_down.append((route, record, self._bring_down(route, work, record)))
             if len(coming_down) == RING - 1:
                 self._send_up(work, *coming_down.popleft())
         while coming_down:
             self._send_up(work, *coming_down.popleft())
 
-    def _bring_down(self, chunk: Chunk, work: Work, record: Record) -> Ticket:
-        slot = self._slot(chunk)
-        staged = slot.device[: chunk.size]
-        ready = self._backend.run_on_device(
-            lambda: self._prepare(chunk, work, staged), after=(slot.free,)
-        )
+    def _bring_down(self, route: _Route, work: Work, record: Record) -> Ticket:
+        chunk = route.chunk
+        gradients = [work.gradients[piece.index] for piece in chunk.pieces]
+        for i, cut in route.cuts:
+            gradients[i] = gradients[i][cut]
+        decays = [work.decays[p.index] for p in chunk.pieces]
+        if len(gradients) == 1 and not decays[0] and work.unscale == 1:
+            source, prepare = gradients[0], _nothing  # it can go down from where it is
+        else:
+            source, prepare = route.staged, partial(_stage, route, gradients, decays, work.unscale)
+        ready = self._backend.run_on_device(prepare, after=(route.slot.free,))
         record("prepare", chunk.size, 0, ready)
-        return self._backend.d2h(staged, slot.host[: chunk.size], after=(ready,), record=record)
+        return self._backend.d2h(source, route.host, after=(ready,), record=record)
 
-    def _send_up(self, work: Work, chunk: Chunk, record: Record, arrived: Ticket) -> None:
-        backend, slot = self._backend, self._slot(chunk)
-        staged, host = slot.device[: chunk.size], slot.host[: chunk.size]
+    def _send_up(self, work: Work, route: _Route, record: Record, arrived: Ticket) -> None:
+        backend, chunk = self._backend, route.chunk
         asked_s = backend.now()
         arrived.wait()
         record("wait", chunk.size, 0, Done(asked_s, backend.now()))
         self.updated.append(chunk)  # from here on, an error leaves this chunk half-way
-        updated = backend.run_on_host(lambda: work.update(chunk, host), elements=chunk.size)
+        updated = backend.run_on_host(partial(work.update, chunk, route.host), elements=chunk.size)
         record("update", chunk.size, 0, updated)
-        sent = backend.h2d(host, staged, after=(updated,), record=record)
-        slot.free = backend.run_on_device(lambda: self._apply(chunk, staged), after=(sent,))
-        record("apply", chunk.size, 0, slot.free)
+        sent = backend.h2d(route.host, route.staged, after=(updated,), record=record)
+        route.slot.free = backend.run_on_device(partial(_apply, route), after=(sent,))
+        record("apply", chunk.size, 0, route.slot.free)
 
-    def _prepare(self, chunk: Chunk, work: Work, staged: Array) -> None:
-        for piece in chunk.pieces:
-            target = staged[piece.chunk_slice]
-            gradient = work.gradients[piece.index][piece.parameter_slice]
-            decay = work.decays[piece.index]
+
+def _nothing() -> None:
+    """Leave the gradient as it is."""
+
+
+def _stage(
+    route: _Route, gradients: list[Array], decays: list[np.float32], unscale: np.float32
+) -> None:
+    """Gather a chunk's gradients in its slot, decayed and unscaled."""
+    if any(decays):
+        pieces = zip(gradients, decays, route.parameters, route.targets, strict=True)
+        for gradient, decay, parameter, target in pieces:
             if decay:
                 # g + decay*w without a temporary: the device's memory is the scarce one.
-                np.multiply(self._parameters[piece.index][piece.parameter_slice], decay, out=target)
+                np.multiply(parameter, decay, out=target)
                 np.add(gradient, target, out=target)
             else:
                 np.copyto(target, gradient)
-        if work.unscale != 1:
-            np.multiply(staged, work.unscale, out=staged)
+    else:
+        np.concatenate(gradients, out=route.staged)  # one call, however many they are
+    if unscale != 1:
+        np.multiply(route.staged, unscale, out=route.staged)
 
-    def _apply(self, chunk: Chunk, staged: Array) -> None:
-        for piece in chunk.pieces:
-            parameter = self._parameters[piece.index][piece.parameter_slice]
-            np.add(parameter, staged[piece.chunk_slice], out=parameter)
 
-    def _slot(self, chunk: Chunk) -> _Slot:
-        return self._slots[chunk.index % len(self._slots)]
+def _apply(route: _Route) -> None:
+    """Add the updates to the parameters."""
+    for parameter, target in zip(route.parameters, route.targets, strict=True):
+        np.add(parameter, target, out=parameter)

@@ -112,6 +112,21 @@ def test_error_in_any_thread_is_raised_when_all_have_stopped(failing: str) -> No
     assert np.all(x <= 1)
 
 
+def test_runs_from_several_threads_do_not_disturb_each_other() -> None:
+    team, kernel = Team(2), NumpyKernel(ADAM)
+    rng = np.random.default_rng(0)
+    rows = [np.abs(rng.standard_normal((3, 200_000))).astype(np.float32) for _ in range(4)]
+    expected = [adam(*row.copy(), **SCALARS) for row in rows]
+    spans = [(0, 200_000, ADAM.bind(SCALARS))]
+    threads = [threading.Thread(target=team.run, args=(kernel, row, spans)) for row in rows]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for row, wanted in zip(rows, expected, strict=True):
+        np.testing.assert_array_equal(row, np.stack(wanted))
+
+
 def test_infinities_in_threads_give_no_warning() -> None:
     rows = [np.full(100_000, np.inf, np.float32) for _ in range(3)]
     Team(2).run(NumpyKernel(ADAM), rows, [(0, 100_000, ADAM.bind(SCALARS))])

@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 
 from adamoffload.backend import Backend, HostArray, Memory, Ticket
-from adamoffload.device_array import DeviceArray, MemoryPool, storage
+from adamoffload.device_array import DeviceArray, MemoryPool, address, storage
 
 __all__ = ["NumpyBackend"]
 
@@ -61,7 +61,7 @@ larger memory_bytes
         return DeviceArray(np.empty(shape, dtype), self, self._pool)
 
     def _address(self, array: DeviceArray) -> int:
-        return int(storage(array).__array_interface__["data"][0])
+        return address(array)
 
     def _d2h(self, source: DeviceArray, target: HostArray, after: tuple[Ticket, ...]) -> Ticket:
         return self._run(lambda: np.copyto(target, storage(source)), after)

@@ -10,6 +10,7 @@ what is measured is a training loop, not a process that has just been woken.
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import time
@@ -199,9 +200,9 @@ _OTHERS: dict[str, Callable[[int], Contender]] = {
 
 def main() -> None:
     """Answer each line on standard input by the duration of a step."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries and their compilers may talk, but not in between
     prepare, step = make(sys.argv[1], int(sys.argv[2]))
-    answers = sys.stdout
-    sys.stdout = sys.stderr  # libraries may talk, but not in between
     print("ready", file=answers, flush=True)
     for _ in sys.stdin:
         seconds = []

@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 
@@ -202,30 +201,50 @@ def _print_table(results: Sequence[Result]) -> None:
 def _draw(results: Sequence[Result], machine: dict[str, str], path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     from adamoffload import plots
 
+    def color(name: str) -> str:
+        if not name.startswith(("numpy", "numba")):
+            return "#777777"
+        return plots.LINES[0] if "update" in name else plots.LINES[5]
+
     sizes = sorted({result.size for result in results})
     with mpl.rc_context(plots.STYLE):
-        rows = max(sum(r.size == size and not r.missing for r in results) for size in sizes)
-        figure = Figure(figsize=(6.2 * len(sizes), 1.6 + 0.36 * rows), layout="constrained")
-        axes = figure.subplots(1, len(sizes), squeeze=False)[0]
-        for ax, size in zip(axes, sizes, strict=True):
+        columns = min(2, len(sizes))
+        rows = -(-len(sizes) // columns)
+        figure = Figure(figsize=(7.5 * columns, 0.8 + 4.6 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for ax, size in zip(axes, sizes, strict=False):
             shown = [r for r in results if r.size == size and not r.missing]
             floor = next(r.ns for r in shown if r.name == "floor")
-            shown = [r for r in shown if r.name != "floor"]
-            ours = ("numpy", "numba")
-            colors = [plots.LINES[0] if r.name.startswith(ours) else "#999999" for r in shown]
-            low_high = np.abs(np.array([r.quartiles_ns for r in shown]).T - [r.ns for r in shown])
-            ax.barh([r.name for r in shown], [r.ns for r in shown], xerr=low_high, color=colors)
             ax.axvline(floor, color=plots.COLORS["limit"], linestyle="--", label="memory floor")
+            for y, r in enumerate(other for other in shown if other.name != "floor"):
+                low, high = r.quartiles_ns
+                ax.hlines(y, floor, r.ns, color=color(r.name), linewidth=1, alpha=0.5)
+                ax.hlines(y, low, high, color=color(r.name), linewidth=6, alpha=0.5)
+                ax.plot(r.ns, y, "o", color=color(r.name), markersize=8)
+                ax.annotate(
+                    f"{r.ns:.2f}", (max(r.ns, high), y), (9, -4), textcoords="offset points"
+                )
+            ax.set_yticks(range(len(shown) - 1), [r.name for r in shown if r.name != "floor"])
             ax.invert_yaxis()
             ax.set_xscale("log")
-            ax.set(title=f"{size:,} parameters", xlabel="ns a parameter (median, quartiles)")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            ax.xaxis.set_minor_formatter(NullFormatter())
+            ax.set_xlim(right=max(r.quartiles_ns[1] for r in shown) * 1.5)
+            ax.set(title=f"{size:,} parameters", xlabel="ns a parameter: median and quartiles")
             ax.grid(visible=False, axis="y")
-            for y, r in enumerate(shown):
-                ax.text(r.quartiles_ns[1] * 1.06, y, f"{r.ns:.2f}", va="center", fontsize=9)
-            ax.set_xlim(right=cast("Any", ax.get_xlim())[1] * 1.6)
-            ax.legend(loc="lower right")
-        figure.suptitle(f"One step of Adam on the host: {machine['processor'].strip()}")
+        for ax in axes[len(sizes) :]:
+            ax.set_axis_off()
+        for label, shade in (
+            ("ours: the update on the host", plots.LINES[0]),
+            ("ours: a whole step, with all copies", plots.LINES[5]),
+            ("others", "#777777"),
+        ):
+            axes[0].plot([], [], "o", color=shade, markersize=8, label=label)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        figure.suptitle(f"One step of Adam: {machine['processor'].strip()}, {machine['date']}")
         figure.savefig(path)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
@@ -53,7 +54,7 @@ class Instruction(NamedTuple):
     result: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Program:
     """An elementwise rule as a list of in-place ufunc calls; `trace` makes one, ``str`` lists it.
 
@@ -81,6 +82,14 @@ class Program:
         """Names of the scalar arguments."""
         return tuple(r.name for r in self.registers if r.kind == "scalar")
 
+    @cached_property
+    def _constants(self) -> list[Any]:
+        return [register.value for register in self.registers]
+
+    @cached_property
+    def _scalars(self) -> list[tuple[int, str]]:
+        return [(i, r.name) for i, r in enumerate(self.registers) if r.kind == "scalar"]
+
     @property
     def passes(self) -> int:
         """How many times a block is gone through."""
@@ -107,7 +116,9 @@ class Program:
         list
             A value for each register; None for arrays and scratch buffers.
         """
-        values = [scalars[r.name] if r.kind == "scalar" else r.value for r in self.registers]
+        values = self._constants.copy()
+        for i, name in self._scalars:
+            values[i] = scalars[name]
         for line in self.folded:
             values[line.result] = line.ufunc(*[values[i] for i in line.operands])
         return values

@@ -1,0 +1,342 @@
+"""`AbstractAdam`: what every optimizer here shares, wherever its moments live.
+
+It owns the arguments, the hyper-parameters of each step and the counters, checks the gradients
+before anything changes, and knows after a failure whether the state still belongs together. A
+subclass owns the moments and carries the step out: on the host (`AdamOffload`) or on the device
+(`Adam`).
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adamoffload.adam import FLUSH_INTERVAL, step_size
+from adamoffload.arguments import describe, flag, float32
+from adamoffload.backend import Array, Backend
+from adamoffload.gradients import Gradients, centralized
+from adamoffload.groups import FixedRate, read_decay, read_parameters, read_rate
+from adamoffload.parameter import Parameter
+from adamoffload.settings import read_constants, read_loss_scale
+
+__all__ = ["AbstractAdam", "Step"]
+
+_ONE = np.float32(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step does, decided before anything changes.
+
+    Attributes
+    ----------
+    number : int
+        The step's number, counted from 1.
+    gradients : list of device array, shape (size,), float32
+        Flattened, in update order.
+    decays : list of float32
+        What times the parameter is added to its gradient, for each parameter.
+    step_sizes : list of float32
+        The bias-corrected learning rate of each parameter.
+    beta1_power, beta2_power : float32
+        The powers after this step.
+    """
+
+    number: int
+    gradients: list[Array]
+    decays: list[np.float32]
+    step_sizes: list[np.float32]
+    beta1_power: np.float32
+    beta2_power: np.float32
+
+    @property
+    def flush(self) -> bool:
+        """Whether denormal moments become zero in this step."""
+        return self.number % FLUSH_INTERVAL == 0
+
+
+class AbstractAdam(ABC):
+    """Arguments, hyper-parameters, counters and checks of an Adam; see `AdamOffload` for them.
+
+    Attributes
+    ----------
+    parameters : tuple of Parameter
+        What is optimized, in update order.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Any = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        use_locking: bool = False,
+        use_nesterov: bool = False,
+        weight_decay: Any = 0.0,
+        loss_scale: float = 1.0,
+    ) -> None:
+        owner = self._owner
+        self._loss_scale, self._unscale = read_loss_scale(owner, loss_scale)
+        self._rate = read_rate(owner, learning_rate)
+        self._decay = read_decay(owner, weight_decay)
+        self._beta1, self._beta2, self._eps = read_constants(owner, beta1, beta2, eps)
+        locking = flag(owner, "use_locking", use_locking)
+        self._nesterov = flag(owner, "use_nesterov", use_nesterov)
+        self.parameters, self._groups, self._grouped = read_parameters(
+            owner, params, self._rate, self._decay
+        )
+        self._distinct = tuple({id(group): group for group in self._groups}.values())
+        self._rates = tuple({id(group.rate): group.rate for group in self._distinct}.values())
+        self._centralized = [
+            i
+            for i, group in enumerate(self._groups)
+            if group.centralize and self.parameters[i].ndim > 1
+        ]
+        for group in self._distinct:
+            if not callable(group.decay.source):
+                self._scaled(group.decay.at(0))  # refuses a product that float32 cannot hold
+        self._size = sum(p.size for p in self.parameters)
+        self._gradients = Gradients(owner, self.parameters)
+        self._backend = self._gradients.backend
+        self._beta1_power = self._beta2_power = _ONE
+        self._global_step = 0
+        self._broken = ""
+        self._lock = threading.Lock() if locking else nullcontext()
+        self._unique = True
+
+    # -- what a subclass owns -----------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def moment1(self) -> Mapping[str, Array]:
+        """First moments by parameter name, of the parameters' shapes."""
+
+    @property
+    @abstractmethod
+    def moment2(self) -> Mapping[str, Array]:
+        """Second moments by parameter name, of the parameters' shapes."""
+
+    @property
+    @abstractmethod
+    def _place(self) -> str | Backend:
+        """Where the rule runs."""
+
+    @abstractmethod
+    def _advance(self, step: Step) -> None:
+        """Carry the step out: moments, then parameters."""
+
+    @abstractmethod
+    def _touched(self) -> Iterable[int]:
+        """Return which parameters the running step has begun to change, by their places."""
+
+    @property
+    def _manner(self) -> str:
+        """How the rule runs, for `repr`."""
+        return ""
+
+    # -- state --------------------------------------------------------------------------------
+
+    @property
+    def beta1_power(self) -> np.float32:
+        """Product of beta1 over all steps so far, accumulated in float32."""
+        return self._beta1_power
+
+    @property
+    def beta2_power(self) -> np.float32:
+        """Product of beta2 over all steps so far, accumulated in float32."""
+        return self._beta2_power
+
+    @property
+    def global_step(self) -> int:
+        """Number of completed steps."""
+        return self._global_step
+
+    @property
+    def learning_rate(self) -> Any:
+        """The default learning rate: a number, a table, or a schedule.
+
+        A number can be replaced by another between steps; groups with an ``lr`` of their own keep
+        it. Assigning over a table or a schedule raises `RuntimeError`.
+        """
+        return self._rate.source
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        if not isinstance(self._rate, FixedRate):
+            raise RuntimeError(
+                f"{self._owner}: learning_rate is a table or schedule and cannot be assigned; "
+                f"construct the optimizer with a number to change it between steps"
+            )
+        rate = read_rate(self._owner, value)
+        if not isinstance(rate, FixedRate):
+            raise TypeError(f"{self._owner}: learning_rate must be a number, got {describe(value)}")
+        self._rate.value = rate.value
+
+    @property
+    def target(self) -> str | Backend:
+        """Where Adam runs: ``"CPU"``, or the device; assigning raises `NotImplementedError`."""
+        return self._place
+
+    @target.setter
+    def target(self, value: object) -> None:
+        raise NotImplementedError(f"{self._owner}: target is {self._place!r} and cannot be changed")
+
+    @property
+    def unique(self) -> bool:
+        """Whether sparse gradients would have unique indices; kept for compatibility (bool)."""
+        return self._unique
+
+    @unique.setter
+    def unique(self, value: bool) -> None:
+        self._unique = flag(self._owner, "unique", value)
+
+    def get_lr(self) -> Any:
+        """Return the learning rate that the next step will use.
+
+        Returns
+        -------
+        float32, or tuple of float32
+            One number, or one for each parameter when groups have rates of their own.
+        """
+        if all(group.rate is self._rate for group in self._groups):
+            return self._rate.at(self._global_step)
+        return tuple(group.rate.at(self._global_step) for group in self._groups)
+
+    def get_weight_decay(self) -> Any:
+        """Return the weight decay that the next step will use, before loss scaling.
+
+        Returns
+        -------
+        float32, or tuple of float32
+            One number, or with groups one for each parameter.
+        """
+        if not self._grouped:
+            return self._decay.at(self._global_step)
+        return tuple(group.decay.at(self._global_step) for group in self._groups)
+
+    def get_lr_parameter(self, param: Any) -> Any:
+        """Return the learning rate of a parameter as it was given: number, table or schedule.
+
+        Parameters
+        ----------
+        param : Parameter, or list of Parameter
+            Which ones; they must be this optimizer's own objects.
+
+        Returns
+        -------
+        float32, ndarray, LearningRateSchedule, or a list of these
+
+        Raises
+        ------
+        TypeError
+            If `param` is neither a Parameter nor a list of them.
+        ValueError
+            If one is not optimized here.
+        """
+        if isinstance(param, list):
+            return [self.get_lr_parameter(item) for item in param]
+        if not isinstance(param, Parameter):
+            raise TypeError(
+                f"{self._owner}: get_lr_parameter takes a Parameter or a list of them, got "
+                f"{describe(param)}"
+            )
+        for own, group in zip(self.parameters, self._groups, strict=True):
+            if own is param:
+                return group.rate.source
+        raise ValueError(f"{self._owner}: get_lr_parameter: {param.name!r} is not optimized here")
+
+    # -- a step -------------------------------------------------------------------------------
+
+    def __call__(self, gradients: Any) -> tuple[bool, ...]:
+        """Take one step, updating the parameters in place.
+
+        Parameters
+        ----------
+        gradients : sequence of device array, or mapping from name to device array
+            One for each of `parameters`, in that order; float32, of the parameter's shape. Any
+            layout; one that is not C-contiguous is copied first, on the device.
+
+        Returns
+        -------
+        tuple of True
+            One for each parameter.
+
+        Raises
+        ------
+        ValueError
+            For a wrong number of gradients, a wrong name or shape, or a gradient that shares
+            memory with a parameter. Nothing has changed.
+        TypeError
+            For a wrong container, object or dtype; `ResidencyError` for one that is elsewhere.
+            Nothing has changed.
+        RuntimeError
+            If a table of learning rates has run out (nothing has changed), or an earlier step
+            failed half-way.
+        """
+        with self._lock, np.errstate(all="ignore"):  # inf and NaN pass through, as numbers do
+            if self._broken:
+                raise RuntimeError(self._broken)
+            step = self._decided(self._gradients.flat(gradients))
+            try:
+                self._advance(step)
+                self._beta1_power, self._beta2_power = step.beta1_power, step.beta2_power
+                self._global_step = step.number
+            except BaseException as error:
+                self._break(error)
+                raise
+        return (True,) * len(self.parameters)
+
+    def _decided(self, flat: list[Array]) -> Step:
+        """Read the hyper-parameters of the next step; whatever may be wrong with them raises."""
+        before = self._global_step
+        beta1_power = self._beta1_power * self._beta1
+        beta2_power = self._beta2_power * self._beta2
+        step_sizes = {
+            id(rate): step_size(rate.at(before), beta1_power, beta2_power) for rate in self._rates
+        }
+        scaled = {id(group): self._scaled(group.decay.at(before)) for group in self._distinct}
+        decays = [scaled[id(group)] for group in self._groups]
+        for i in self._centralized:
+            flat[i] = centralized(flat[i], self.parameters[i], decays[i])
+            decays[i] = np.float32(0)  # it is in there already
+        return Step(
+            before + 1,
+            flat,
+            decays,
+            [step_sizes[id(group.rate)] for group in self._groups],
+            beta1_power,
+            beta2_power,
+        )
+
+    def _break(self, error: BaseException) -> None:
+        """Remember what a failed step has touched; if nothing, the optimizer is as it was."""
+        self._backend.synchronize()  # nothing of the failed step may still be in flight
+        touched = sorted(set(self._touched()))
+        if touched:
+            names = ", ".join(repr(self.parameters[i].name) for i in touched)
+            self._broken = (
+                f"{self._owner}: step {self._global_step + 1} failed half-way "
+                f"({type(error).__name__}: {error}), when {names} had been touched; parameters "
+                f"and moments no longer belong together. Start again from saved state"
+            )
+
+    def _scaled(self, decay: np.float32) -> np.float32:
+        return float32(self._owner, "weight_decay * loss_scale", float(decay) * self._loss_scale)
+
+    @property
+    def _owner(self) -> str:
+        """The optimizer's name, for messages."""
+        return type(self).__name__
+
+    def __repr__(self) -> str:
+        return (
+            f"{self._owner}({len(self.parameters)} parameters, {self._size:,} elements, on "
+            f"{self._backend!r}, {self._manner}step {self._global_step})"
+        )

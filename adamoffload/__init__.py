@@ -20,6 +20,7 @@ from adamoffload.optimizer import AdamOffload, OffloadMemory
 from adamoffload.parameter import Parameter
 from adamoffload.probes import Probe
 from adamoffload.registry import BackendInfo, available_backends, get_backend
+from adamoffload.resident import Adam, ResidentMemory
 from adamoffload.schedules import (
     CosineDecayLR,
     ExponentialDecayLR,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HOPS",
+    "Adam",
     "AdamOffload",
     "Backend",
     "BackendInfo",
@@ -62,6 +64,7 @@ __all__ = [
     "PolynomialDecayLR",
     "Probe",
     "ResidencyError",
+    "ResidentMemory",
     "Ticket",
     "Traffic",
     "WarmUpLR",

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.adam import adam, step_size
 from adamoffload.data import Digits, load_digits
 from adamoffload.functions import softmax_cross_entropy
 
@@ -31,6 +30,9 @@ BATCH = 64
 CHUNK_BYTES = 128 << 10
 LEARNING_RATE = 1e-3
 TARGET_ACCURACY = 0.97
+
+_Failure = tuple[str, int, int]
+"""A refused allocation: what it was for, its bytes, and the bytes in use before."""
 
 
 class SettingError(ValueError):
@@ -164,8 +166,8 @@ def _print_needs(size: int, memory_bytes: int) -> None:
 
 def _predict_failure(
     names_and_bytes: list[tuple[str, int]], batch_bytes: int, memory_bytes: int
-) -> tuple[str, int, int] | None:
-    """Return which allocation of a moment must fail, its size, and the bytes in use before."""
+) -> _Failure | None:
+    """Return which allocation of a moment must fail, if one must."""
     used = 2 * sum(nbytes for _, nbytes in names_and_bytes) + batch_bytes
     for name, nbytes in names_and_bytes:
         for moment in ("moment1", "moment2"):
@@ -176,7 +178,7 @@ def _predict_failure(
 
 
 def _show_resident(device: ao.Backend, digits: Digits, seed: int, memory_bytes: int) -> bool:
-    """Take the first step of the same rule on the device; return whether it went as predicted."""
+    """Begin to train with `Adam`; return whether it went as predicted."""
     print("Adam on the device: the first step")
     parameters = _parameters(device, seed)
     images = device.asarray(digits.train_images[:BATCH])
@@ -187,46 +189,34 @@ def _show_resident(device: ao.Backend, digits: Digits, seed: int, memory_bytes: 
         memory_bytes,
     )
     loss, gradients = _loss_and_gradients(parameters)(images, labels)
-    allocating = ""
-    moments: list[tuple[Any, Any]] = []
     try:
-        for p in parameters:
-            allocating = f"moment1 of {p.name}"
-            m = np.zeros_like(p.data)
-            allocating = f"moment2 of {p.name}"
-            moments.append((m, np.zeros_like(p.data)))
-        del loss
-        allocating = "the temporaries of the update"
-        _resident_step(parameters, gradients, moments)
+        optimizer = ao.Adam(parameters, LEARNING_RATE)
     except ao.DeviceMemoryError as error:
-        if predicted is None and len(moments) == len(parameters):
-            print(f"  the moments fit, but not {allocating}\n")
-            return True
-        measured = (allocating, error.requested_bytes, error.used_bytes)
-        for label, found in (("predicted", predicted), ("happened", measured)):
-            print(f"  {label:<10}{_failure(found)}")
-        print(f"  -> {'exactly as predicted' if measured == predicted else 'NOT as predicted'}\n")
-        return measured == predicted
-    print("  it fits: with this much memory there is no need to offload\n")
-    return predicted is None
+        (what,) = error.__notes__  # which moment it was
+        return _report(predicted, (what, error.requested_bytes, error.used_bytes))
+    if predicted is not None:
+        return _report(predicted, None)
+    del loss
+    try:
+        optimizer(gradients)
+        print("  it fits: with this much memory there is no need to offload\n")
+    except ao.DeviceMemoryError:
+        print("  the moments fit, but not the temporaries of the update\n")
+    return True
 
 
-def _failure(found: tuple[str, int, int] | None) -> str:
+def _report(predicted: _Failure | None, happened: _Failure | None) -> bool:
+    for label, found in (("predicted", predicted), ("happened", happened)):
+        print(f"  {label:<10}{_failure(found)}")
+    as_predicted = happened == predicted
+    print(f"  -> {'exactly as predicted' if as_predicted else 'NOT as predicted'}\n")
+    return as_predicted
+
+
+def _failure(found: _Failure | None) -> str:
     if found is None:
         return "all moments fit"
     return f"out of memory for {found[0]}: {found[1]:,} bytes asked, {found[2]:,} in use"
-
-
-def _resident_step(
-    parameters: list[ao.Parameter], gradients: tuple[Any, ...], moments: list[tuple[Any, Any]]
-) -> None:
-    beta1, beta2, eps = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
-    lr_t = step_size(np.float32(LEARNING_RATE), beta1, beta2)
-    for i, (p, g) in enumerate(zip(parameters, gradients, strict=True)):
-        m, v = moments[i]
-        delta, m, v = adam(g, m, v, lr_t=lr_t, beta1=beta1, beta2=beta2, eps=eps)
-        np.add(p.data, delta, out=p.data)
-        moments[i] = m, v
 
 
 # -- with Adam on the host ------------------------------------------------------------------------

@@ -9,19 +9,8 @@ import pytest
 
 import adamoffload as ao
 
-from reference import CASES, ORACLE, construct, replay
+from reference import BETTER, CASES, ORACLE, construct, replay
 
-BETTER = {
-    "lr_tensor0_negative": "a negative rate is refused",
-    "lr_list_negative": "a negative entry is refused",
-    "grp_list_and_fixed": "a fixed rate beside a table stays exact",
-    "grp_sched_and_fixed": "a fixed rate beside a schedule stays exact",
-    "grp_fixed_tiny_and_sched": "a tiny fixed rate beside a schedule stays exact",
-    "grp_grad_centralization_ignored": "gradient centralization is applied",
-    "beta2_rounds_to_one": "a beta that is 1 in float32 is refused",
-    "eps_underflow": "an eps that is 0 in float32 is refused",
-    "eps_underflow_zero_grad": "an eps that is 0 in float32 is refused",
-}
 BY_ID = {case["id"]: case for case in CASES}
 
 

@@ -160,6 +160,10 @@ def _ignore(hop: Any, elements: int, nbytes: int, ticket: Ticket, /) -> None:
     """Record nothing."""
 
 
+def _nothing() -> None:
+    """Only be a place in the device's queue."""
+
+
 class Backend(ABC):
     """One device: an instance owns its memory, its clock and its counters.
 
@@ -350,7 +354,8 @@ class Backend(ABC):
         if not self.owns(array):
             raise ResidencyError(f"asnumpy: expected an array on {self!r}, got {_place(array)}")
         target = np.empty(array.shape, array.dtype)
-        self.d2h(array, target, record=record).wait()
+        computed = self.run_on_device(_nothing)  # what is in the queue may still write `array`
+        self.d2h(array, target, after=(computed,), record=record).wait()
         return target
 
     @final

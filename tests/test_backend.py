@@ -102,6 +102,21 @@ def test_asarray_never_aliases_the_host(device: ao.Backend) -> None:
     assert not device.asnumpy(array).any()
 
 
+def test_asnumpy_comes_after_what_the_device_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = ListBackend()
+    orders: list[tuple[Ticket, ...]] = []
+    queued = Done(1.0, 2.0)
+
+    def copy(self: Backend, source: Any, target: Any, after: tuple[Ticket, ...]) -> Ticket:
+        orders.append(after)
+        return queued
+
+    monkeypatch.setattr(ListBackend, "_d2h", copy)
+    monkeypatch.setattr(ListBackend, "run_on_device", lambda self, function, after=(): queued)
+    device.asnumpy(device._empty((2,), np.dtype(np.float32)))
+    assert orders == [(queued,)]
+
+
 def test_asnumpy_never_aliases_the_device(device: ao.Backend) -> None:
     array = device.asarray(np.zeros(4))
     device.asnumpy(array)[...] = 1

@@ -13,9 +13,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, final
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from adamoffload.arguments import positive_integer
@@ -24,7 +25,11 @@ from adamoffload.backend import DeviceMemoryError, HostArray, Memory, ResidencyE
 if TYPE_CHECKING:
     from adamoffload.backend import Backend
 
-__all__ = ["DeviceArray", "MemoryPool", "address", "storage"]
+__all__ = ["DeviceArray", "MemoryPool", "Observe", "address", "span", "storage"]
+
+Observe: TypeAlias = Callable[[str, tuple[Any, ...], Any, Any], None]
+"""Takes what was computed: NumPy's name for it, its arguments, the result, and where it was written
+(``out``, or None for new arrays); see `MemoryPool`."""
 
 
 class MemoryPool:
@@ -36,6 +41,9 @@ class MemoryPool:
         The device's name, for messages.
     limit_bytes : int or None
         What may be in use at once; None for no limit.
+    observe : callable, optional
+        Called after every operation on the device's arrays that made or wrote an array: for a
+        device that keeps its own time.
 
     Raises
     ------
@@ -52,7 +60,10 @@ class MemoryPool:
     Memory(used=50, peak=80, limit=100)
     """
 
-    def __init__(self, device: str, limit_bytes: int | None) -> None:
+    def __init__(
+        self, device: str, limit_bytes: int | None, observe: Observe | None = None
+    ) -> None:
+        self.observe = observe
         self._device = device
         self._limit = (
             None if limit_bytes is None else positive_integer(device, "memory_bytes", limit_bytes)
@@ -244,14 +255,31 @@ class DeviceArray(NDArrayOperatorsMixin):
         call = ufunc if method == "__call__" else getattr(ufunc, method)
         result = call(*operands, **keywords)
         out = kwargs.get("out")
+        if self._pool.observe is not None:
+            return self._observed(ufunc.__name__, method, inputs, kwargs, result)
         if out is None:
             return self._made(result)
-        if len(out) == 1:
-            return out[0]
+        return out[0] if len(out) == 1 else self._filled(result, out)
+
+    def _filled(self, result: Any, out: tuple[DeviceArray | None, ...]) -> tuple[Any, ...]:
         return tuple(
             self._made(part) if given is None else given
             for part, given in zip(result, out, strict=True)
         )
+
+    def _observed(
+        self, name: str, method: str, inputs: tuple[Any, ...], kwargs: Any, result: Any
+    ) -> Any:
+        """Wrap what a ufunc returned, and report the operation."""
+        out = kwargs.get("out")
+        if out is None:
+            made = self._made(result)
+        else:
+            made = out[0] if len(out) == 1 else self._filled(result, out)
+        assert self._pool.observe is not None
+        written = inputs[0] if method == "at" else out
+        self._pool.observe(name, (*inputs, kwargs.get("where")), made, written)
+        return made
 
     def __array_function__(
         self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any
@@ -279,11 +307,22 @@ class DeviceArray(NDArrayOperatorsMixin):
         result = self._array[index]
         if isinstance(result, np.generic):  # one element: a 0-D view, so that it can be written to
             result = self._array[(*index, ...) if isinstance(index, tuple) else (index, ...)]
-        return self._owned(result, [self])
+        return self._taken("take", self._owned(result, [self]))
+
+    def _taken(self, name: str, result: DeviceArray) -> DeviceArray:
+        """Return `result`, reporting it if it is no view: a view costs nothing."""
+        if self._pool.observe is not None and result._block is not self._block:
+            self._pool.observe(name, (self,), result, None)
+        return result
 
     def __setitem__(self, index: Any, value: Any) -> None:
         try:
-            self._array[self._index(index)] = self._operand(value)
+            place = self._index(index)
+            self._array[place] = self._operand(value)
+            if self._pool.observe is not None:
+                part = np.asarray(self._array[place])
+                viewed = np.may_share_memory(part, self._array)  # not if indexed by an array
+                self._pool.observe("copyto", (value,), None, self._view(part) if viewed else self)
         except _NotOurs:
             raise TypeError(
                 f"cannot assign an object of type {type(value).__name__} into an array on device "
@@ -320,7 +359,8 @@ class DeviceArray(NDArrayOperatorsMixin):
 
     def reshape(self, *shape: Any, **kwargs: Any) -> DeviceArray:
         """Return the elements in another shape: a view, or a copy if the layout demands one."""
-        return self._owned(self._array.reshape(*shape, **kwargs), [self])
+        result = self._owned(self._array.reshape(*shape, **kwargs), [self])
+        return self._taken("copy", result)
 
     def item(self) -> Any:
         """Copy the one element to the host and return it as a Python number."""
@@ -356,7 +396,7 @@ class DeviceArray(NDArrayOperatorsMixin):
         return repr(self)
 
     def __copy__(self) -> DeviceArray:
-        return self._wrap(self._array.copy(), [])  # type: ignore[no-any-return]
+        return self._taken("copy", self._wrap(self._array.copy(), []))
 
     def __deepcopy__(self, memo: Any) -> DeviceArray:
         return self.__copy__()
@@ -433,7 +473,15 @@ class DeviceArray(NDArrayOperatorsMixin):
         if function in _METADATA:
             return result
         out = kwargs.get("out")
-        return self._wrap(result, sources) if out is None else out
+        made = self._wrap(result, sources) if out is None else out
+        if self._pool.observe is not None:
+            name = getattr(function, "__name__", "copy")
+            taken = args if call is function else (self, *args)
+            if name in _INTO_FIRST and args:
+                out, taken = args[0], args[1:]
+            named = [value for key, value in kwargs.items() if key != "out"]
+            self._pool.observe(name, (*taken, *named), made, out)
+        return made
 
     def _index(self, index: Any) -> Any:
         if isinstance(index, tuple):
@@ -501,6 +549,25 @@ def address(array: DeviceArray) -> int:
     return block.address + _pointer(data) - _pointer(block.root)
 
 
+def span(array: DeviceArray) -> tuple[int, int]:
+    """Return the address of an array's first byte, in any layout, and that after its last.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import adamoffload as ao
+    >>> x = ao.get_backend("numpy").asarray(np.zeros(10, np.float32))
+    >>> span(x[::-2])
+    (4, 40)
+    """
+    block, data = array._block, array._array
+    if data is block.root:
+        return block.address, block.address + data.nbytes
+    low, high = byte_bounds(data)
+    shift = block.address - _pointer(block.root)
+    return low + shift, high + shift
+
+
 def _pointer(array: HostArray) -> int:
     return int(array.__array_interface__["data"][0])
 
@@ -531,6 +598,8 @@ _METHODS = frozenset(
     "all any argmax argmin astype clip copy cumsum dot flatten max mean min prod ravel repeat "
     "reshape squeeze std sum swapaxes take transpose var".split()
 )
+
+_INTO_FIRST = frozenset(["copyto", "put_along_axis"])  # functions that write their first argument
 
 _INDEXED = frozenset(["at", "reduceat"])  # ufunc methods whose second operand is an index
 

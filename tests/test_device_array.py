@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import adamoffload as ao
-from adamoffload.device_array import DeviceArray, MemoryPool, storage
+from adamoffload.device_array import DeviceArray, MemoryPool, span, storage
 
 ResidencyError = ao.ResidencyError
 many = settings(deadline=None, derandomize=True, max_examples=25)
@@ -718,3 +718,44 @@ def test_an_operand_with_protocols_of_its_own_is_asked(x: Any) -> None:
 def test_a_method_refuses_a_foreign_argument_that_numpy_does_not_dispatch(x: Any) -> None:
     with pytest.raises(TypeError):
         x.flatten(Foreign())
+
+
+# -- what is reported to a device that keeps time -------------------------------------------------
+
+
+def test_every_operation_that_makes_or_writes_an_array_is_observed() -> None:
+    seen: list[tuple[str, bool]] = []
+    device = ao.get_backend("numpy")
+    x = device.asarray(np.ones((2, 2), np.float32))
+    device._pool.observe = lambda name, inputs, made, out: seen.append((name, out is None))  # type: ignore[attr-defined]
+    y = x + 1
+    np.add(x, y, out=y)
+    np.add.at(x, device.asarray(np.array([0, 1])), 1)
+    np.divmod(x, 2, out=(y, None))  # type: ignore[arg-type]
+    x.sum()
+    np.copyto(x, y)
+    x[0] = 2
+    x.copy()
+    x[device.asarray(np.array([0]))]
+    x[0], x.T.reshape(-1), np.shape(x)
+    assert seen == [
+        ("add", True),
+        ("add", False),
+        ("add", False),
+        ("divmod", False),
+        ("sum", True),
+        ("copyto", False),
+        ("copyto", False),
+        ("copy", True),
+        ("take", True),
+        ("copy", True),  # x.T is not contiguous
+    ]
+
+
+def test_the_span_of_a_view_is_inside_that_of_its_array() -> None:
+    x = ao.get_backend("numpy").asarray(np.zeros((4, 8), np.float32))
+    start, stop = span(x)
+    assert stop - start == 128
+    assert span(x[1]) == (start + 32, start + 64)
+    assert span(x[::-1, 2:4]) == (start + 8, start + 112)
+    assert span(x.T) == (start, stop)

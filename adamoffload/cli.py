@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     --------
     >>> main(["backends"])
     numpy     available
+    sim       available
     0
     """
     arguments = _parser().parse_args(argv)

@@ -1,0 +1,219 @@
+"""The ``sim`` backend: an accelerator with a virtual clock.
+
+Results are computed at once, with NumPy, and are those of any other backend to the last bit. When
+they would be there on the simulated machine is computed beside it, from bytes and FLOPs: by four
+engines (the device, a copy engine for each direction, the host) that work at the same time, each in
+order. So one can see, on a laptop, how an optimizer step overlaps on a machine that one does not
+have, and the times are the same in every run, to the last digit.
+
+What is in flight holds NaN until it is waited for, so a missing wait cannot go unnoticed; see
+`adamoffload_sim.flights`.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+
+from adamoffload.backend import Backend, Done, HostArray, Memory, Ticket
+from adamoffload.device_array import DeviceArray, MemoryPool, address, span
+from adamoffload_sim.clock import Clock, Engine, SimTicket
+from adamoffload_sim.flights import Flight, Flights, meet
+from adamoffload_sim.presets import DEVICES, LINKS, Device, Link, positive, preset
+from adamoffload_sim.roofline import arrays_in, cost
+
+__all__ = ["DEVICES", "LINKS", "Device", "Link", "SimBackend"]
+
+
+@final
+class SimBackend(Backend):
+    """A simulated accelerator: bitwise right, with virtual times.
+
+    Parameters
+    ----------
+    memory_bytes : int, optional
+        Bytes that may be in use at once; no limit if left out.
+    link : str or Link
+        A preset (``pcie3x16``, ``pcie4x16``, ``pcie5x16``, ``nvlink-c2c``) or figures of your own.
+    device : str or Device
+        A preset (``gtx1650``, ``t4``, ``v100``, ``a100``, ``h100``) or figures of your own.
+    host_ns_per_parameter : float
+        What Adam takes on the host, in nanoseconds; >= 0. The default is what a fused Adam takes on
+        two cores with memory to match; ``adamoffload bench`` measures yours.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option is no such value; an unknown preset is answered with the known ones.
+
+    Notes
+    -----
+    - The host is one thread. Its time, `now`, advances where it waits for a ticket and where it
+      runs Adam; issuing work costs it nothing.
+    - Work begins when its engine is free, its ``after`` is done and the host has issued it. An
+      array operation takes ``launch_s + max(bytes / bandwidth, FLOPs / rate)`` on the device; a
+      copy takes ``latency_s + bytes / bandwidth`` on its direction's engine, the second term times
+      the link's penalty unless the host's memory is pinned.
+    - Several virtual hosts cannot be simulated: threads that share a device share its host's time.
+
+    Examples
+    --------
+    A device that moves a byte a second, and a link of four:
+
+    >>> import numpy as np
+    >>> device = SimBackend(link=Link(4), device=Device(1, 1))
+    >>> x = device.asarray(np.zeros(5, np.float32))  # 20 bytes up
+    >>> device.now()
+    5.0
+    >>> y = x + 1  # 20 bytes read and 20 written, but the host does not wait for it
+    >>> device.now()
+    5.0
+    >>> device.synchronize()
+    >>> device.now()
+    45.0
+    """
+
+    name = "sim"
+    simulated = True
+
+    def __init__(
+        self,
+        memory_bytes: int | None = None,
+        link: str | Link = "pcie4x16",
+        device: str | Device = "a100",
+        host_ns_per_parameter: float = 0.6,
+    ) -> None:
+        super().__init__()
+        self._pool = MemoryPool(self.name, memory_bytes, self._computed)
+        self._link = preset("link", link, Link, LINKS)
+        self._device = preset("device", device, Device, DEVICES)
+        self._host_ns = positive("sim: host_ns_per_parameter", host_ns_per_parameter, zero=True)
+        self._clock = Clock()
+        self._flights = Flights()
+        self._pinned: weakref.WeakValueDictionary[int, HostArray] = weakref.WeakValueDictionary()
+        self._lock = threading.RLock()
+
+    def owns(self, array: object) -> bool:
+        """Return whether `array` lives in this device's memory."""
+        return isinstance(array, DeviceArray) and array.device is self
+
+    def memory(self) -> Memory:
+        """Return the bytes used, at peak, and allowed."""
+        return self._pool.memory()
+
+    def now(self) -> float:
+        """Return the host's time, in virtual seconds since the device was created."""
+        return self._clock.host_s
+
+    def synchronize(self) -> None:
+        """Advance the host's time to when all engines are idle."""
+        with self._lock:
+            self._clock.host_s = self._clock.idle_s()
+            self._flights.settle()
+
+    def run_on_device(
+        self, function: Callable[[], object], *, after: tuple[Ticket, ...] = ()
+    ) -> Ticket:
+        """Run `function` at once; its operations take their place in the device's queue."""
+        with self._lock:
+            ready_s, known, _ = self._order(after)
+            self._flights.reach_device(known)
+            start_s = self._clock.start("device", ready_s)
+            self._clock.occupy("device", start_s, 0.0)
+            function()
+            stop_s = self._clock.start("device", 0.0)
+            knows = frozenset(self._flights.device_knows)
+            return self._ticket(start_s, stop_s, knows, self._flights.computed)
+
+    def run_on_host(
+        self,
+        function: Callable[[], object],
+        *,
+        elements: int,
+        after: tuple[Ticket, ...] = (),
+    ) -> Ticket:
+        """Run `function`; the host's time advances by that of Adam on `elements` parameters."""
+        for ticket in after:
+            ticket.wait()
+        start_s = self.now()
+        function()
+        with self._lock:
+            self._clock.host_s += elements * self._host_ns / 1e9
+            return Done(start_s, self._clock.host_s)
+
+    def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
+        return DeviceArray(np.empty(shape, dtype), self, self._pool)
+
+    def _empty_pinned(self, size: int, dtype: np.dtype[Any]) -> HostArray:
+        array = np.empty(size, dtype)
+        self._pinned[id(array)] = array
+        return array
+
+    def _address(self, array: DeviceArray) -> int:
+        return address(array)
+
+    def _d2h(self, source: DeviceArray, target: HostArray, after: tuple[Ticket, ...]) -> Ticket:
+        return self._copy(source, target, after, upward=False)
+
+    def _h2d(self, source: HostArray, target: DeviceArray, after: tuple[Ticket, ...]) -> Ticket:
+        return self._copy(target, source, after, upward=True)
+
+    def _copy(
+        self, device: DeviceArray, host: HostArray, after: tuple[Ticket, ...], *, upward: bool
+    ) -> Ticket:
+        with self._lock:
+            ready_s, known, computed = self._order(after)
+            flight = Flight(device, host, upward=upward)
+            self._flights.issue(flight, known, computed)
+            engine: Engine = "h2d" if upward else "d2h"
+            start_s = self._clock.start(engine, ready_s)
+            seconds = self._link.seconds(host.nbytes, pinned=self._is_pinned(host))
+            stop_s = self._clock.occupy(engine, start_s, seconds)
+            return self._ticket(start_s, stop_s, frozenset((*known, flight)), computed)
+
+    def _order(self, after: tuple[Ticket, ...]) -> tuple[float, set[Flight], int]:
+        """Return when `after` is done, and what is known to be done then."""
+        ready_s, known, computed = 0.0, set[Flight](), 0
+        for ticket in after:
+            if isinstance(ticket, SimTicket) and ticket.clock is self._clock:
+                ready_s = max(ready_s, ticket.end_s)
+                known |= ticket.known
+                computed = max(computed, ticket.computed)
+            else:
+                ticket.wait()  # of another clock, or done already
+        return ready_s, known, computed
+
+    def _ticket(
+        self, start_s: float, stop_s: float, known: frozenset[Flight], computed: int
+    ) -> SimTicket:
+        return SimTicket(self._clock, self._wait, start_s, stop_s, known, computed)
+
+    def _wait(self, ticket: SimTicket) -> None:
+        with self._lock:
+            self._clock.host_s = max(self._clock.host_s, ticket.end_s)
+            self._flights.settle(ticket.known, ticket.computed)
+
+    def _is_pinned(self, host: HostArray) -> bool:
+        while isinstance(host.base, np.ndarray):
+            host = host.base
+        return self._pinned.get(id(host)) is host
+
+    def _computed(self, name: str, inputs: tuple[Any, ...], result: Any, out: Any) -> None:
+        """Charge the device for an operation on its arrays."""
+        operands = [*arrays_in(inputs)]
+        made = [*arrays_in(out if result is None else result)]
+        if out is None:  # what shares memory with an operand is a view of it, and costs nothing
+            spans = [span(array) for array in operands]
+            made = [a for a in made if not any(meet(span(a), other) for other in spans)]
+            if not made:
+                return
+        labels = next((item for item in inputs if isinstance(item, str)), "")
+        work = cost(name, operands, labels, made)
+        with self._lock:
+            self._flights.compute(operands, made)
+            start_s = self._clock.start("device", 0.0)
+            self._clock.occupy("device", start_s, self._device.seconds(*work))

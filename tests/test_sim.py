@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import FrozenInstanceError
 from typing import Any
 
@@ -292,6 +293,17 @@ def test_training_is_bitwise_that_of_the_numpy_backend(chunk: int) -> None:
         train(ao.get_backend("sim")), train(ao.get_backend("numpy")), strict=True
     ):
         assert mine.tobytes() == theirs.tobytes()
+
+
+def test_a_ledger_keeps_no_arrays_alive() -> None:
+    device, ledger = make(), ao.Ledger()
+    x, host = ones(device, 4), np.zeros(4, np.float32)
+    alive = weakref.ref(host)
+    ticket = device.d2h(x, host, record=ledger.at(1, 0))
+    ticket.wait()
+    del host
+    assert alive() is None
+    assert len(ledger) == 1
 
 
 # -- whoever does not wait ------------------------------------------------------------------------

@@ -40,6 +40,8 @@ __all__ = ["Flight", "Flights", "meet"]
 
 Span = tuple[int, int]
 
+_NOTHING = np.empty(0)
+
 _REMEMBERED = 1 << 16  # device operations the host has not waited for; races with older are missed
 
 
@@ -88,6 +90,10 @@ class Flight:
         """Return, once, whether the host has written to the source."""
         seal, self._seal = self._seal, None
         return seal is not None and seal != _checksum(self.source)
+
+    def forget(self) -> None:
+        """Let go of the memory: tickets, and a ledger that holds them, outlive the copy."""
+        self.source = self.target = _NOTHING
 
 
 class Flights:
@@ -165,6 +171,7 @@ class Flights:
         for flight in [f for f in self._open if known is None or f in known]:
             flight.arrive()
             spoilt |= flight.spoilt()
+            flight.forget()
             del self._open[flight]
             self.device_knows.discard(flight)
         done = self.computed if computed is None else computed

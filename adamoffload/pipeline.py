@@ -145,7 +145,9 @@ class Pipeline:
         for route in self._routes:
             record = self._ledger.at(work.step, route.chunk.index)
             coming_down.append((route, record, self._bring_down(route, work, record)))
-            if len(coming_down) == RING - 1:
+            # Not earlier: the device works in order, and what prepares the chunk after next would
+            # stand behind this chunk's `apply`, so that the link has nothing to bring down.
+            if len(coming_down) == RING:
                 self._send_up(work, *coming_down.popleft())
         while coming_down:
             self._send_up(work, *coming_down.popleft())

@@ -229,12 +229,30 @@ def test_a_slow_host_hides_everything_but_the_first_and_last_hop() -> None:
             "step 1: 89 s",
             "device |" + 24 * "." + "0" + 15 * "." + "1" + 15 * "." + "2" + 15 * "." + "3"
             "...............4| 5 s busy",
-            "d2h    |00001111" + 17 * "." + "2222" + 12 * "." + "3333" + 12 * "." + "4444"
-            "............................| 20 s busy",
+            "d2h    |000011112222"
+            + 13 * "."
+            + "3333"
+            + 12 * "."
+            + "4444"
+            + 44 * "."
+            + "| 20 s busy",
             "host   |...." + "".join(16 * c for c in "01234") + ".....| 80 s busy",
             "h2d    |" + 20 * "." + "............".join(4 * c for c in "01234") + ".| 20 s busy",
         ]
     )
+
+
+@pytest.mark.parametrize("host_s", [0, 1, 2, 3])
+def test_a_slow_link_hides_everything_but_the_last_chunk(host_s: int) -> None:
+    # A chunk of 4: down 4, Adam 0 to 3, up 4, apply 1; a slot's round takes no more than 3 * 4.
+    device = make(device=Device(48, 1e9), host_ns_per_parameter=host_s / 4 * 1e9)
+    assert step_seconds(device, 20, 4) == 5 * 4 + host_s + 4 + 1
+
+
+def test_a_slow_device_hides_everything_but_the_first_and_last_hop() -> None:
+    # A chunk of 4: down 4, Adam 1, up 4, and 12 for 48 bytes to apply
+    device = make(host_ns_per_parameter=0.25e9)
+    assert step_seconds(device, 20, 4) == 4 + 1 + 4 + 5 * 12
 
 
 def test_the_timeline_asks_for_a_step_that_was_recorded() -> None:

@@ -423,6 +423,15 @@ def test_a_source_that_the_host_writes_meanwhile_is_an_error() -> None:
     up.wait()
 
 
+def test_so_is_one_that_is_large_and_of_any_layout() -> None:
+    device = make()
+    for host in (np.ones(1_000_001, np.float32), np.ones((300, 200)).T, np.ones((4, 4))[::2]):
+        up = device.h2d(host, device._empty(host.shape, host.dtype))
+        host[1:] = 2
+        with pytest.raises(RuntimeError, match="written to while it was being copied"):
+            up.wait()
+
+
 def test_a_slot_that_is_taken_again_too_early_is_torn() -> None:
     device = make()
     x, y, slot = ones(device, 4), ones(device, 4), np.full(4, 3, np.float32)

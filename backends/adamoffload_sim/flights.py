@@ -10,16 +10,16 @@ That is *happens-before*, not time: what would be right only because a copy happ
 enough is wrong here too. Where two operations meet in one place and neither is ordered after the
 other, the copies among them are torn: their target stays NaN.
 
-==============================  ==================================================================
-done too early                  what comes of it
-==============================  ==================================================================
-target read                     it is NaN
-target or source written, on    the copy is torn
-the device or by a copy
-source computed or still used,  the copy is torn
-by work it is not ordered after
-source written by the host      `Flights.settle` raises
-==============================  ==================================================================
+=====================================  ===========================
+done without waiting                   what comes of it
+=====================================  ===========================
+target read                            it is NaN
+target or source written, by a copy    the copy is torn
+target or source written, on device    the copy is torn
+source not computed yet                the copy is torn
+target still used by the device        the copy is torn
+source written by the host             `Flights.settle` raises
+=====================================  ===========================
 
 It knows nothing of time.
 """

@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Examples
     --------
     >>> main(["backends"])
+    cupy      ...
     numpy     available
     sim       available
     0

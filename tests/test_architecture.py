@@ -16,7 +16,10 @@ PACKAGE = sorted((ROOT / "adamoffload").rglob("*.py"))
 BACKENDS = sorted((ROOT / "backends").rglob("*.py"))
 LEAVES = ("adam", "backend", "ledger")
 DRAWERS = ("__init__.py", "bench.py", "cli.py", "demo.py")
-NOT_AT_IMPORT = ("matplotlib", "cupy", "torch", "numba", "adamoffload_numpy", "importlib.metadata")
+NOT_AT_IMPORT = (
+    *("matplotlib", "cupy", "torch", "numba", "importlib.metadata"),
+    *("adamoffload_cupy", "adamoffload_numpy"),
+)
 
 
 def imports(tree: ast.AST, package: str) -> Iterator[str]:
@@ -63,6 +66,16 @@ def test_a_backend_imports_only_the_contract(path: Path) -> None:
     }
     contract = ("adamoffload.backend", "adamoffload.device_array", own)
     assert not {module for module in ours if not is_of(module, *contract)}
+
+
+@pytest.mark.parametrize("path", BACKENDS, ids=name_of)
+def test_a_backend_imports_its_device_library_only_when_it_is_used(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    known = {"numpy", "adamoffload", path.parent.name, *sys.stdlib_module_names}
+    for node in ast.walk(tree):  # a function's imports happen when it is called
+        if isinstance(node, ast.FunctionDef):
+            node.body = [ast.Pass()]
+    assert {name.split(".")[0] for name in imports(tree, path.parent.name)} <= known
 
 
 @pytest.mark.parametrize("path", PACKAGE, ids=name_of)

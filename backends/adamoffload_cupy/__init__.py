@@ -1,0 +1,354 @@
+"""The ``cupy`` backend: an NVIDIA GPU, through CuPy.
+
+What it requires of a GPU, and how it asks:
+
+- Copies run beside computation: each direction has a stream of its own. ``run_on_device`` uses the
+  caller's current stream, so what the caller issues before and after it is in order with it.
+- Streams are ordered by events alone. A copy without tickets to wait for comes after whatever the
+  caller's stream holds so far; one with tickets comes after these.
+- The host waits in `Ticket.wait`, `CupyBackend.synchronize` and, once, at creation; no copy and no
+  computation waits in secret. Memory in flight is kept alive until its event is done.
+- CuPy's allocator becomes one with a limit, whose refusals are `DeviceMemoryError`, also in the
+  caller's own expressions.
+
+The module imports where CuPy is not installed: ``unavailable`` then says what to install.
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from adamoffload.backend import Backend, DeviceMemoryError, HostArray, Memory, Ticket
+
+__all__ = ["CupyBackend"]
+
+_OLDEST = 13  # ndarray.get(blocking=False)
+
+
+@final
+class CupyBackend(Backend):
+    """The GPU that is current in the calling thread.
+
+    A GPU is one device: as long as the instance is in use, asking for it again returns the same
+    one, under the new limit. CuPy rounds allocations up to 512 bytes and keeps what is freed for
+    the next one: `Memory.used` counts live arrays, `Memory.peak` what was taken from the GPU, and
+    that is what the limit applies to.
+
+    Parameters
+    ----------
+    memory_bytes : int, optional
+        Bytes that CuPy may take from the GPU, in this whole process; no limit of ours if left out.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `memory_bytes` is no whole number of at least 1.
+    ImportError
+        If CuPy is not installed.
+
+    Notes
+    -----
+    Times come from CUDA events. A duration is exact to about 1e-7 of itself; a `start_s` is as
+    exact as the distance from creation allows in float32: half a microsecond after 4 seconds, a
+    quarter of a millisecond after an hour.
+
+    ``float(x)`` of a CuPy array is CuPy's own copy: it waits, and no ledger counts it.
+
+    Examples
+    --------
+    >>> import adamoffload as ao
+    >>> device = ao.get_backend("cupy", memory_bytes=1 << 30)  # doctest: +SKIP
+    """
+
+    name = "cupy"
+    _open_devices: ClassVar[weakref.WeakValueDictionary[int, CupyBackend]] = (
+        weakref.WeakValueDictionary()
+    )
+    _opening: ClassVar[threading.Lock] = threading.Lock()
+
+    def __new__(cls, memory_bytes: int | None = None) -> CupyBackend:  # noqa: ARG004
+        """Return the current GPU's device, a new one if there is none yet."""
+        import cupy
+
+        number = cupy.cuda.runtime.getDevice()
+        with cls._opening:
+            device = cls._open_devices.get(number)
+            if device is None:
+                device = super().__new__(cls)
+                device._open(cupy, number)
+                cls._open_devices[number] = device
+        return device
+
+    def __init__(self, memory_bytes: int | None = None) -> None:
+        limit = _whole_bytes(memory_bytes)
+        with self._gpu:
+            self._pool.free_all_blocks()  # the limit, and the peak, count what is kept as well
+            self._pool.set_limit(size=self._preset_limit if limit is None else limit)
+
+    def _open(self, cupy: Any, number: int) -> None:
+        self._cupy = cupy
+        self._number = number
+        self._gpu = cupy.cuda.Device(number)
+        self._pool = cupy.cuda.MemoryPool()
+        self._preset_limit: int = self._pool.get_limit()  # CUPY_GPU_MEMORY_LIMIT
+        self._in_flight: deque[_EventTicket] = deque()
+        self._retiring = threading.Lock()
+        # Not ordered with the default stream, with which blocking streams take turns.
+        self._down = cupy.cuda.Stream(non_blocking=True)
+        self._up = cupy.cuda.Stream(non_blocking=True)
+        cupy.cuda.set_allocator(_Allocator(cupy, self.name, self._pool))
+        zero = cupy.cuda.Event()
+        zero.record(cupy.cuda.get_current_stream())
+        zero.synchronize()
+        self._clock = _Clock(cupy, zero, self.now())
+        super().__init__()
+
+    @classmethod
+    def unavailable(cls) -> str:
+        """Return why there is no GPU to use, and the remedy; empty if there is one."""
+        try:
+            import cupy
+        except ImportError as error:
+            return (
+                f"CuPy cannot be imported ({error}); for a GPU with CUDA 12 or 13, "
+                f"pip install 'adamoffload[cuda12x]' or 'adamoffload[cuda13x]'"
+            )
+        if int(cupy.__version__.split(".")[0]) < _OLDEST:
+            return f"CuPy {cupy.__version__} is too old; pip install --upgrade 'cupy>={_OLDEST}'"
+        try:
+            count = cupy.cuda.runtime.getDeviceCount()
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            return f"CuPy finds no GPU ({error}); check the driver with nvidia-smi"
+        return "" if count else "CuPy finds no GPU; check the driver with nvidia-smi"
+
+    def owns(self, array: object) -> bool:
+        """Return whether `array` is a CuPy array on this GPU."""
+        return isinstance(array, self._cupy.ndarray) and array.data.device_id == self._number
+
+    def memory(self) -> Memory:
+        """Return the bytes in live arrays, taken from the GPU, and allowed to be taken."""
+        with self._gpu:
+            pool = self._pool
+            return Memory(pool.used_bytes(), pool.total_bytes(), pool.get_limit() or None)
+
+    def synchronize(self) -> None:
+        """Block the host until everything issued to the GPU, on any stream, is done."""
+        self._gpu.synchronize()
+
+    def run_on_device(
+        self, function: Callable[[], object], *, after: tuple[Ticket, ...] = ()
+    ) -> Ticket:
+        """Issue what `function` computes to the caller's current stream.
+
+        Parameters
+        ----------
+        function : callable without arguments
+            Issues ``np.*`` operations on arrays of this device.
+        after : tuple of Ticket
+            What must be done before it starts.
+        """
+        with self._gpu:
+            stream = self._cupy.cuda.get_current_stream()
+            _hold(stream, after)
+            start = stream.record(self._cupy.cuda.Event())
+            function()
+            stop = stream.record(self._cupy.cuda.Event())
+        return _EventTicket(self._clock, start, stop)
+
+    def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        with self._gpu:
+            return self._cupy.empty(shape, dtype)
+
+    def _empty_pinned(self, size: int, dtype: np.dtype[Any]) -> HostArray:
+        import cupyx
+
+        pinned: HostArray = cupyx.empty_pinned(size, dtype)
+        return pinned
+
+    def _address(self, array: Any) -> int:
+        return int(array.data.ptr)
+
+    def _d2h(self, source: Any, target: HostArray, after: tuple[Ticket, ...]) -> Ticket:
+        stream = self._down
+        with self._gpu:
+            start = self._begin(stream, after)
+            packed = source
+            if not source.flags.c_contiguous:
+                with stream:  # CuPy would pack it on the caller's stream, out of order with ours
+                    packed = self._cupy.ascontiguousarray(source)
+            if target.flags.c_contiguous:
+                packed.get(stream=stream, out=target, blocking=False)
+                finish = None
+            else:
+                arrived = np.empty(target.shape, target.dtype)
+                packed.get(stream=stream, out=arrived, blocking=False)
+                finish = partial(np.copyto, target, arrived)
+            stop = stream.record(self._cupy.cuda.Event())
+        return self._watch(_EventTicket(self._clock, start, stop, (source, packed, target), finish))
+
+    def _h2d(self, source: HostArray, target: Any, after: tuple[Ticket, ...]) -> Ticket:
+        stream = self._up
+        packed = np.asarray(source, order="C")
+        with self._gpu:
+            start = self._begin(stream, after)
+            if target.flags.c_contiguous:
+                target.set(packed, stream=stream)
+            else:
+                with stream:
+                    staged = self._cupy.empty(target.shape, target.dtype)
+                    staged.set(packed, stream=stream)
+                    target[...] = staged
+            stop = stream.record(self._cupy.cuda.Event())
+        return self._watch(_EventTicket(self._clock, start, stop, (packed, target)))
+
+    def _begin(self, stream: Any, after: tuple[Ticket, ...]) -> Any:
+        """Let a copy stream wait for `after`, or for the caller's stream; mark the beginning."""
+        if after:
+            _hold(stream, after)
+        else:
+            caller = self._cupy.cuda.get_current_stream()
+            stream.wait_event(caller.record(self._cupy.cuda.Event(disable_timing=True)))
+        return stream.record(self._cupy.cuda.Event())
+
+    def _watch(self, ticket: _EventTicket) -> Ticket:
+        """Keep the ticket's arrays until its copy is done; let go of those that are done."""
+        with self._retiring:
+            while self._in_flight and self._in_flight[0].done:
+                self._in_flight.popleft().release()
+            self._in_flight.append(ticket)
+        return ticket
+
+
+class _Clock:
+    """Turns CUDA events into seconds on the backend's clock."""
+
+    __slots__ = ("_cupy", "_zero", "_zero_s")
+
+    def __init__(self, cupy: Any, zero: Any, zero_s: float) -> None:
+        self._cupy = cupy
+        self._zero = zero
+        self._zero_s = zero_s
+
+    def at(self, event: Any) -> float:
+        """Return when an event that is done was reached."""
+        return self._zero_s + self.between(self._zero, event)
+
+    def between(self, start: Any, stop: Any) -> float:
+        """Return the seconds between two events that are done."""
+        return float(self._cupy.cuda.get_elapsed_time(start, stop)) / 1e3  # from milliseconds
+
+
+@final
+class _EventTicket(Ticket):
+    """An operation between two events of one stream."""
+
+    __slots__ = ("_clock", "_finish", "_held", "_start", "_stop")
+
+    def __init__(
+        self,
+        clock: _Clock,
+        start: Any,
+        stop: Any,
+        held: tuple[Any, ...] = (),
+        finish: Callable[[], object] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._start = start
+        self._stop = stop
+        self._held = held  # memory that the operation reads or writes
+        self._finish = finish  # what remains for the host to do
+
+    def wait(self) -> None:
+        """Block the host until the operation is done."""
+        self._stop.synchronize()
+        self.release()
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            finish()
+
+    def hold(self, stream: Any) -> None:
+        """Let `stream`, but not the host, wait for the operation."""
+        if self._finish is None:
+            stream.wait_event(self._stop)
+        else:
+            self.wait()
+
+    @property
+    def done(self) -> bool:
+        """Whether the device is done with it, at this moment."""
+        return bool(self._stop.done)
+
+    def release(self) -> None:
+        """Let go of the memory."""
+        self._held = ()
+
+    @property
+    def start_s(self) -> float:
+        """When it began, in seconds on the backend's clock; waits until it is done."""
+        self.wait()
+        return self._clock.at(self._start)
+
+    @property
+    def stop_s(self) -> float:
+        """When it ended, in seconds on the backend's clock; waits until it is done."""
+        return self.start_s + self._clock.between(self._start, self._stop)
+
+
+class _Allocator:
+    """CuPy's allocator: the pool's, with errors that are the contract's.
+
+    CuPy keeps it, and not the backend, when the backend is forgotten.
+    """
+
+    def __init__(self, cupy: Any, name: str, pool: Any) -> None:
+        self._cupy = cupy
+        self._name = name
+        self._pool = pool
+
+    def __call__(self, nbytes: int) -> Any:
+        refusal = self._cupy.cuda.memory.OutOfMemoryError
+        try:
+            return self._pool.malloc(nbytes)
+        except refusal:
+            pass
+        # What the pool keeps for reuse, in other sizes or for other streams, counts as taken.
+        # Giving it back makes the GPU finish its work, which is better than to fail.
+        self._pool.free_all_blocks()
+        try:
+            return self._pool.malloc(nbytes)
+        except refusal:
+            limit = self._pool.get_limit() or self._cupy.cuda.runtime.memGetInfo()[1]
+            used = self._pool.used_bytes()
+        raise DeviceMemoryError(self._name, nbytes, used, limit)
+
+
+def _hold(stream: Any, after: tuple[Ticket, ...]) -> None:
+    for ticket in after:
+        if isinstance(ticket, _EventTicket):
+            ticket.hold(stream)
+        else:
+            ticket.wait()  # done already, unless it is a stranger's
+
+
+def _whole_bytes(value: object) -> int | None:
+    if value is None:
+        return None
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        size = operator.index(value)  # type: ignore[arg-type]  # that is the question
+    except TypeError:
+        raise TypeError(
+            f"cupy: memory_bytes must be a whole number, got {type(value).__name__}"
+        ) from None
+    if size < 1:
+        raise ValueError(f"cupy: memory_bytes must be at least 1, got {size}")
+    return size

@@ -211,7 +211,7 @@ class Pool:
         elif self.limit and self.total_bytes() + size > self.limit:
             raise OutOfMemoryError
         self.used += size
-        pointer = Pointer(self.cuda.next_address)
+        pointer = Pointer(self.cuda.next_address, self.cuda.current[-1])
         self.cuda.next_address += size
         weakref.finalize(pointer, self.free, size)
         return pointer
@@ -237,8 +237,9 @@ class Pool:
 
 
 class Pointer:
-    def __init__(self, ptr: int, base: Pointer | None = None) -> None:
+    def __init__(self, ptr: int, stream: Stream, base: Pointer | None = None) -> None:
         self.ptr = ptr
+        self.stream = stream  # in whose order the pool gives the memory out again
         self.base = base  # a view keeps the allocation alive
         self.device_id = 0
 
@@ -261,7 +262,7 @@ class Array(NDArrayOperatorsMixin):
 
     def view(self, array: np.ndarray[Any, Any]) -> Array:
         offset = array.__array_interface__["data"][0] - self.array.__array_interface__["data"][0]
-        return type(self)(array, Pointer(self.data.ptr + offset, self.data))
+        return type(self)(array, Pointer(self.data.ptr + offset, self.data.stream, self.data))
 
     def compute(self, function: Any, args: Any, kwargs: Any, out: Array | None) -> Array:
         with np.errstate(all="ignore"):
@@ -318,20 +319,29 @@ class Array(NDArrayOperatorsMixin):
         assert out is not None
         assert out.flags.c_contiguous
         assert not blocking
-        self.cuda.issue("d2h", lambda: np.copyto(out, self.array), stream)
+        self.copy_later("d2h", lambda device, host: np.copyto(host, device), out, stream)
         return out  # type: ignore[no-any-return]
 
     def set(self, host: np.ndarray[Any, Any], stream: Stream | None = None) -> None:
         assert self.flags.c_contiguous, "CuPy refuses it"
         assert host.flags.c_contiguous, "CuPy packs it into memory that nobody keeps"
-        hold = weakref.ref(host)  # asynchronous: the caller keeps the memory
+        self.copy_later("h2d", np.copyto, host, stream)
+
+    def copy_later(
+        self, what: str, copy: Callable[[Any, Any], None], host: Any, stream: Stream | None
+    ) -> None:
+        """Copy as CUDA does: whoever issues it keeps the memory of both sides until it is done."""
+        stream = stream or self.cuda.current[-1]
+        array, device_alive, host_alive = self.array, weakref.ref(self), weakref.ref(host)
+        ordered = self.data.stream is stream  # the pool reuses the memory in the stream's order
 
         def run() -> None:
-            source = hold()
-            assert source is not None, "freed while in flight"
-            np.copyto(self.array, source)
+            host = host_alive()
+            assert host is not None, "host memory freed while in flight"
+            assert ordered or device_alive() is not None, "device memory freed while in flight"
+            copy(array, host)
 
-        self.cuda.issue("h2d", run, stream)
+        self.cuda.issue(what, run, stream)
 
 
 def mapped(value: Any, function: Callable[[Any], Any]) -> Any:

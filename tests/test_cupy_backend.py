@@ -140,6 +140,23 @@ def test_strided_copies_keep_the_order(cuda: Cuda) -> None:
         assert not host[:, 2:].any()
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_strided_target_is_filled_in_the_copys_own_order(patch: Any, seed: int) -> None:
+    device = use(Cuda(seed, eagerness=0.5), patch)
+    y = device.asarray(np.zeros((4, 2), np.float32))
+    device.synchronize()
+    device.h2d(np.ones(4, np.float32), y[:, 1]).wait()
+    assert device.asnumpy(y).tolist() == [[0, 1]] * 4
+
+
+def test_device_memory_in_flight_is_kept(device: Any) -> None:
+    host = np.zeros(3, np.float32)
+    arrived = device.d2h(device.asarray(np.ones(3, np.float32)), host)
+    gc.collect()
+    arrived.wait()
+    assert host.tolist() == [1, 1, 1]
+
+
 def test_a_copy_to_strided_host_memory_can_be_waited_for_by_the_device(device: Any) -> None:
     host, x = np.zeros(8, np.float32), device.asarray(np.ones(4, np.float32))
     arrived = device.d2h(x, host[::2])

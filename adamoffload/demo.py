@@ -66,7 +66,7 @@ def run(output: Path, epochs: int, seed: int, backend: str, memory_bytes: int) -
     def new_device() -> ao.Backend:
         try:
             return ao.get_backend(backend, memory_bytes=memory_bytes)
-        except (ImportError, TypeError, ValueError) as error:
+        except (ImportError, RuntimeError, TypeError, ValueError) as error:
             raise SettingError(f"--backend {backend}: {error}") from None
 
     device = new_device()

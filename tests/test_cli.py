@@ -96,6 +96,14 @@ def test_mistake_is_one_line_and_exit_code_2(
     assert len(error.strip().splitlines()) == 1
 
 
+def test_a_backend_that_cannot_run_here_is_a_mistake_with_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert main(["demo", "--backend", "cupy", "--output", str(tmp_path)]) == 2
+    assert "--backend cupy: backend 'cupy' cannot run here" in capsys.readouterr().err
+
+
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(["demo", "--help"])

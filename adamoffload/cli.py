@@ -169,8 +169,10 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _backends(_: argparse.Namespace) -> int:
-    for name, info in available_backends().items():
-        print(f"{name:<10}{'available' if info.available else info.reason}")
+    infos = available_backends()
+    width = max(9, *map(len, infos))
+    for name, info in infos.items():
+        print(f"{name:<{width}} {'available' if info.available else info.reason}")
     return 0
 
 

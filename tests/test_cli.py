@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from adamoffload.cli import main
+from adamoffload.registry import BackendInfo
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +117,12 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
 def test_backends_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["backends"]) == 0
     assert "numpy     available" in capsys.readouterr().out
+
+
+def test_a_backends_name_may_be_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infos = {"numpy": BackendInfo("numpy", True), "background": BackendInfo("x", False, "asleep")}
+    monkeypatch.setattr("adamoffload.cli.available_backends", lambda: infos)
+    assert main(["backends"]) == 0
+    assert capsys.readouterr().out == "numpy      available\nbackground asleep\n"

@@ -390,9 +390,11 @@ class Backend(ABC):
         ResidencyError
             If `source` is not on this device, or `target` not on the host.
         ValueError
-            If their shapes or dtypes differ.
+            If their shapes or dtypes differ, or `target` is read-only.
         """
         nbytes = self._check_copy("d2h", source, target)
+        if not target.flags.writeable:  # memory is written whatever NumPy's flag says
+            raise ValueError("d2h: target is read-only; pass an array that may be written")
         ticket = self._d2h(source, target, after)
         with self._counting:
             self._d2h_bytes += nbytes

@@ -237,9 +237,19 @@ def test_a_copy_between_wrong_sides_is_refused(device: ao.Backend) -> None:
 def test_a_copy_that_fails_is_not_counted(device: ao.Backend) -> None:
     array, host = device.asarray(np.zeros(3)), np.zeros(3)
     host.flags.writeable = False
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(ValueError, match="d2h: target is read-only; pass"):
         device.d2h(array, host)
     assert device.traffic().d2h == 0
+
+
+def test_a_read_only_array_is_refused_before_a_backend_can_write_it() -> None:
+    class Raw(ListBackend):  # writes memory, as hardware does, and asks no flag
+        def _d2h(self, source: Any, target: Any, after: tuple[Ticket, ...]) -> Ticket:
+            raise AssertionError("the copy was begun")
+
+    device, host = Raw(), np.broadcast_to(np.zeros(1), (3,))
+    with pytest.raises(ValueError, match="read-only"):
+        device.d2h(device.asarray(np.ones(3)), host)
 
 
 def test_traffic_is_exact_under_threads(device: ao.Backend) -> None:

@@ -90,6 +90,7 @@ __all__ = [
 
 _ON_FIRST_USE = {
     "plots": ["plots"],
+    "testing": ["testing"],
     "autodiff": ["stop_gradient", "value_and_grad"],
     "data": ["batches", "load_digits"],
     "functions": ["gelu", "layer_norm", "softmax", "softmax_cross_entropy"],

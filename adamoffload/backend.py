@@ -19,7 +19,11 @@ What it gets: `Backend.asarray`, `Backend.asnumpy`, `Backend.d2h` and `Backend.h
 final, check their operands and count every byte. A plug-in cannot move one uncounted.
 
 Ordering is explicit. An operation starts when the tickets in its ``after`` are done, and its own
-`Ticket` says when it is done itself; nothing else may be assumed about what has happened already.
+`Ticket` says when it is done itself. One thing needs no ticket: the device computes in the order of
+issue, through `Backend.run_on_device` or as plain ``np.*``, so the ticket of the work issued last
+stands for all of it. Nothing else may be assumed about what has happened already.
+
+`adamoffload.testing.BackendContract` tests all of this on any backend.
 """
 
 from __future__ import annotations

@@ -14,11 +14,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = sorted((ROOT / "adamoffload").rglob("*.py"))
 BACKENDS = sorted((ROOT / "backends").rglob("*.py"))
+TESTING = sorted((ROOT / "adamoffload" / "testing").rglob("*.py"))
 LEAVES = ("adam", "backend", "ledger")
 DRAWERS = ("__init__.py", "bench.py", "cli.py", "demo.py")
 NOT_AT_IMPORT = (
-    *("matplotlib", "cupy", "torch", "numba", "importlib.metadata"),
-    *("adamoffload_cupy", "adamoffload_numpy"),
+    *("matplotlib", "cupy", "torch", "numba", "pytest", "importlib.metadata"),
+    *("adamoffload_cupy", "adamoffload_numpy", "adamoffload_sim"),
 )
 
 
@@ -86,6 +87,12 @@ def test_nothing_imports_a_backend(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PACKAGE, ids=name_of)
+def test_nothing_imports_the_contracts_tests(path: Path) -> None:
+    if path not in TESTING:
+        assert not {module for module in imports_of(path) if is_of(module, "adamoffload.testing")}
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=name_of)
 def test_only_the_drawers_import_plots_and_only_when_they_draw(path: Path) -> None:
     tree = ast.parse(path.read_text())
     draws = {m for m in imports(tree, path.parent.name) if is_of(m, "adamoffload.plots")}
@@ -112,11 +119,13 @@ def test_only_plots_imports_matplotlib_at_its_top(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [*PACKAGE, *BACKENDS], ids=name_of)
 def test_the_framework_depends_on_numpy_alone(path: Path) -> None:
-    if is_of(path.parent.name, "adamoffload"):
+    if path in PACKAGE:
         known = {"numpy", "adamoffload", "matplotlib", *sys.stdlib_module_names}
         optional = {"numba"}  # the `fast` extra
         if path.name == "contenders.py":
             optional = {"torch", "deepspeed", "jax", "optax"}  # peers, measured if installed
+        if path in TESTING:
+            optional = {"pytest"}  # what runs the contract; nothing of ours imports it
         assert {module.split(".")[0] for module in imports_of(path)} <= known | optional
 
 

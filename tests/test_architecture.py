@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = sorted((ROOT / "adamoffload").rglob("*.py"))
 BACKENDS = sorted((ROOT / "backends").rglob("*.py"))
+EXAMPLE = ROOT / "tests" / "example_backend" / "adamoffload_background.py"
 TESTING = sorted((ROOT / "adamoffload" / "testing").rglob("*.py"))
 LEAVES = ("adam", "backend", "ledger")
 DRAWERS = ("__init__.py", "bench.py", "cli.py", "demo.py")
@@ -57,9 +58,9 @@ def test_the_leaves_import_nothing_of_ours(name: str) -> None:
     assert not {module for module in found if is_of(module, "adamoffload")}
 
 
-@pytest.mark.parametrize("path", BACKENDS, ids=name_of)
+@pytest.mark.parametrize("path", [*BACKENDS, EXAMPLE], ids=name_of)
 def test_a_backend_imports_only_the_contract(path: Path) -> None:
-    own = path.relative_to(ROOT / "backends").parts[0]
+    own = path.stem if path == EXAMPLE else path.relative_to(ROOT / "backends").parts[0]
     ours = {
         module
         for module in imports_of(path)

@@ -280,6 +280,8 @@ class Array(NDArrayOperatorsMixin):
         if any(isinstance(x, np.ndarray) for x in inputs):
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
         (out,) = kwargs.pop("out", (None,))
+        if isinstance(out, np.ndarray):
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
         return self.compute(ufunc, inputs, kwargs, out)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -298,6 +300,9 @@ class Array(NDArrayOperatorsMixin):
     def __setitem__(self, index: Any, value: Any) -> None:
         target = self.array[index]
         self.cuda.issue("kernel", lambda: np.copyto(target, contents(value)))
+
+    def astype(self, dtype: Any) -> Array:
+        return self.compute(np.ndarray.astype, (self, dtype), {}, None)
 
     def reshape(self, *shape: Any) -> Array:
         array = self.array.reshape(*shape)

@@ -12,18 +12,36 @@ import numpy as np
 import pytest
 
 import adamoffload as ao
+from adamoffload.testing import BackendContract, NewDevice
 
 pytestmark = pytest.mark.gpu
 
 REQUIRED = os.environ.get("ADAMOFFLOAD_REQUIRE_GPU") == "1"
 
 
-@pytest.fixture
-def device() -> ao.Backend:
+def gpu(memory_bytes: int | None = None) -> ao.Backend:
+    """Return the GPU, or skip with the reason."""
     reason = ao.available_backends()["cupy"].reason
     if reason and not REQUIRED:
         pytest.skip(reason)
-    return ao.get_backend("cupy")
+    return ao.get_backend("cupy", memory_bytes=memory_bytes)
+
+
+@pytest.fixture
+def device() -> ao.Backend:
+    return gpu()
+
+
+class TestCupyBackend(BackendContract):
+    allocation_bytes = 512
+    clock_resolution_s = 1e-3
+    exact_peak = False
+    several_devices = False
+    elements = 1 << 24
+
+    @pytest.fixture
+    def new_device(self) -> NewDevice:
+        return gpu
 
 
 def train(device: ao.Backend, kind: Any, **arguments: Any) -> list[Any]:

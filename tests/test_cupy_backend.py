@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import adamoffload as ao
+from adamoffload.testing import BackendContract, NewDevice
 from adamoffload_cupy import CupyBackend
 
 import strategies
@@ -51,6 +52,20 @@ def cuda() -> Cuda:
 @pytest.fixture
 def device(cuda: Cuda, patch: pytest.MonkeyPatch) -> Any:
     return use(cuda, patch)
+
+
+class TestOnStandIn(BackendContract):
+    allocation_bytes = ROUNDING
+    clock_resolution_s = 1e-3
+    exact_peak = False
+    several_devices = False
+    test_a_ticket_knows_its_times = None  # type: ignore[assignment]  # its clock is not the host's
+
+    @pytest.fixture
+    def new_device(self, patch: pytest.MonkeyPatch) -> NewDevice:
+        cuda = Cuda(eagerness=0)
+        use(cuda, patch)
+        return partial(ao.get_backend, "cupy")
 
 
 def train(

@@ -52,9 +52,6 @@ class Kernel(Protocol):
     def __call__(self, arrays: Sequence[Flat], values: Sequence[Any], scratch: Any, /) -> None:
         """Run the program on one block of the arrays, in place."""
 
-    def share(self, arrays: Sequence[Flat], values: Sequence[Any], threads: int) -> bool:
-        """Run the program on whole arrays in threads of its own; False if it has none to use."""
-
 
 class NumpyKernel:
     """Calls a program's ufuncs on a block, one after the other.
@@ -97,10 +94,6 @@ class NumpyKernel:
             registers[i] = buffer[:size]
         for ufunc, operands, result in self._body:
             ufunc(*[registers[i] for i in operands], out=registers[result])
-
-    def share(self, arrays: Sequence[Flat], values: Sequence[Any], threads: int) -> bool:  # noqa: ARG002
-        """Return False: NumPy has no threads of its own."""
-        return False
 
 
 class Team:
@@ -149,18 +142,6 @@ class Team:
         spans : sequence of Span
             Which elements, and what they are computed with; they do not overlap.
         """
-        size = sum(stop - start for start, stop, _ in spans)
-        if size <= min(_SMALLEST_SHARE, kernel.block_size):  # not worth a second thread
-            scratch = self._scratch_of(kernel)
-            for start, stop, values in spans:
-                kernel([array[start:stop] for array in arrays], values, scratch)
-            return
-        if self.threads > 1:
-            spans = [
-                (start, stop, values)
-                for start, stop, values in spans
-                if not kernel.share([a[start:stop] for a in arrays], values, self.threads)
-            ]
         blocks = self._blocks(kernel, spans)
         queue = iter(blocks)  # next() is atomic: each block is taken once
 
@@ -275,7 +256,7 @@ class _Helper:
 
 
 _TURNS = 1000
-_SMALLEST_SHARE = 8_192
+_SMALLEST_SHARE = 16_384
 
 
 def available_cores() -> int:

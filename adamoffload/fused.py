@@ -2,20 +2,15 @@
 
 `adamoffload.program` has reduced the rule to float32 operations in a fixed order. Here they become
 the body of a loop, in Python source that Numba compiles without any licence to reorder: each
-element gives the same bits as NumPy. The source lies in the user's cache folder, where Numba keeps
-the machine code beside it, so that only the first process ever waits for the compiler.
-
-The loop runs without the interpreter lock, in the threads of Numba's OpenMP or TBB layer if there
-is one: they spin for a while before they sleep, so that a step of half a millisecond gains as well.
-Numba's own layer must not be entered by two threads, nor GNU's OpenMP after a fork; then the loop
-runs in the threads of `adamoffload.blocks`.
+element gives the same bits as NumPy. The loop runs in the threads of `adamoffload.blocks`, without
+the interpreter lock. The source lies in the user's cache folder, where Numba keeps the machine code
+beside it, so that only the first process ever waits for the compiler.
 
 Importing this module needs Numba (extra ``fast``).
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.util
 import os
@@ -69,8 +64,7 @@ class NumbaKernel:
     def __init__(self, program: Program) -> None:
         self.program = program
         self._arguments = _arguments(program)
-        self._loop = _compiled(source(program), program, parallel=False)
-        self._shared_loop: Callable[..., None] | None = None
+        self._loop = _compiled(source(program), program)
 
     def scratch(self) -> None:
         """Allocate nothing: intermediate values stay in registers of the processor."""
@@ -79,55 +73,9 @@ class NumbaKernel:
         """Run the loop over one block of the arrays, in place."""
         self._loop(*arrays, *[np.float32(values[i]) for i in self._arguments])
 
-    def share(self, arrays: Sequence[Any], values: Sequence[Any], threads: int) -> bool:
-        """Run the loop over whole arrays in Numba's threads; return False if it must not."""
-        if _threads_started_in() != os.getpid():
-            return False
-        if self._shared_loop is None:
-            text = source(self.program, parallel=True)
-            self._shared_loop = _compiled(text, self.program, parallel=True)
-        before = _numba.get_num_threads()
-        _numba.set_num_threads(min(threads, _numba.config.NUMBA_NUM_THREADS))
-        try:
-            self._shared_loop(*arrays, *[np.float32(values[i]) for i in self._arguments])
-        finally:
-            _numba.set_num_threads(before)
-        return True
 
-
-_numba: Any = numba  # its types leave out half of it
-
-
-@functools.cache
-def _threads_started_in() -> int:
-    """Start Numba's threads; return this process, or 0 if they are not for several callers.
-
-    A forked child inherits the answer, and sees that it is not the process.
-    """
-    try:
-        _add_up(1)
-    except ValueError:  # no threading layer can be loaded
-        return 0
-    return os.getpid() if _numba.threading_layer() in ("omp", "tbb") else 0
-
-
-@numba.njit(parallel=True)
-def _add_up(count: int) -> int:
-    total = 0
-    for i in numba.prange(count):
-        total += i
-    return total
-
-
-def source(program: Program, *, parallel: bool = False) -> str:
+def source(program: Program) -> str:
     """Return the loop as Python source.
-
-    Parameters
-    ----------
-    program : Program
-        What to compute.
-    parallel : bool
-        Whether the loop is one whose iterations Numba may share among threads.
 
     Examples
     --------
@@ -152,10 +100,9 @@ def source(program: Program, *, parallel: bool = False) -> str:
             )
     arrays = [i for i, register in enumerate(registers) if register.kind == "array"]
     names = [_name(i, registers[i]) for i in _arguments(program)]
-    lines = ["import numpy as np", *(["from numba import prange"] if parallel else []), ""]
+    lines = ["import numpy as np", ""]
     lines.append(f"def loop({', '.join([*program.arrays, *names])}):")
-    span = "prange" if parallel else "range"
-    lines.append(f"    for i in {span}({program.arrays[0]}.size):")
+    lines.append(f"    for i in range({program.arrays[0]}.size):")
     lines += [f"        r{i} = {registers[i].name}[i]" for i in arrays]
     lines += [f"        {_statement(line, registers)}" for line in program.body]
     lines += [f"        {registers[i].name}[i] = r{i}" for i in arrays]
@@ -185,7 +132,7 @@ def _statement(line: Instruction, registers: Sequence[Register]) -> str:
     return f"r{line.result} = {pattern.format(*operands)}"
 
 
-def _compiled(text: str, program: Program, *, parallel: bool) -> Callable[..., None]:
+def _compiled(text: str, program: Program) -> Callable[..., None]:
     array, scalar = numba.float32[::1], numba.float32
     arguments = [array] * len(program.arrays) + [scalar] * len(_arguments(program))
     options: Any = {"nogil": True, "error_model": "numpy", "boundscheck": False}
@@ -193,8 +140,7 @@ def _compiled(text: str, program: Program, *, parallel: bool) -> Callable[..., N
         function, cache = _from_cache_folder(text), True
     except OSError:  # a home that cannot be written to: compile in every process
         function, cache = _from_text(text), False
-    signature = numba.void(*arguments)
-    compiler: Any = numba.njit(signature, cache=cache, parallel=parallel, **options)
+    compiler: Any = numba.njit(numba.void(*arguments), cache=cache, **options)
     loop: Callable[..., None] = compiler(function)
     return loop
 

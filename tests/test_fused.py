@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,50 +99,6 @@ def test_wider_arithmetic_is_refused() -> None:
     program = trace(lambda x: (np.less(x * np.float64(0.1), 1) * x,), ["x"], [])
     with pytest.raises(TypeError, match="float32 only"):
         NumbaKernel(program)
-
-
-def test_numba_keeps_its_number_of_threads() -> None:
-    import numba
-
-    before = numba.get_num_threads()
-    rows = [np.ones(100_000, np.float32) for _ in range(3)]
-    program = PROGRAMS[False, False]
-    assert KERNELS[False, False].share(rows, program.bind(SCALARS), 1)
-    assert numba.get_num_threads() == before
-
-
-def test_steps_from_several_threads_do_not_disturb_each_other() -> None:
-    program = PROGRAMS[False, False]
-    rng = np.random.default_rng(0)
-    rows = [np.abs(rng.standard_normal((3, 200_000))).astype(np.float32) for _ in range(4)]
-    expected = [row.copy() for row in rows]
-    for row in expected:
-        Team(1).run(NumpyKernel(program), list(row), [(0, 200_000, program.bind(SCALARS))])
-    spans = [(0, 200_000, program.bind(SCALARS))]
-    kernel, team = KERNELS[False, False], Team(2)
-    threads = [threading.Thread(target=team.run, args=(kernel, list(row), spans)) for row in rows]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    np.testing.assert_array_equal(np.stack(rows), np.stack(expected))
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_forked_child_computes_without_the_parents_threads() -> None:
-    program, size = PROGRAMS[False, False], 100_000
-    rows = [np.ones(size, np.float32) for _ in range(3)]
-    expected = [row.copy() for row in rows]
-    Team(1).run(NumpyKernel(program), expected, [(0, size, program.bind(SCALARS))])
-    assert KERNELS[False, False].share([row.copy() for row in rows], program.bind(SCALARS), 2)
-    child = os.fork()
-    if child == 0:
-        kernel = NumbaKernel(program)  # also one made after the fork
-        Team(2).run(kernel, rows, [(0, size, program.bind(SCALARS))])
-        os._exit(0 if np.array_equal(rows, expected) else 1)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_source_is_the_program_line_by_line() -> None:

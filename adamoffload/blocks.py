@@ -142,6 +142,11 @@ class Team:
         spans : sequence of Span
             Which elements, and what they are computed with; they do not overlap.
         """
+        if sum(stop - start for start, stop, _ in spans) <= min(_SMALLEST_SHARE, kernel.block_size):
+            scratch = self._scratch_of(kernel)
+            for start, stop, values in spans:  # not worth a second thread
+                kernel([array[start:stop] for array in arrays], values, scratch)
+            return
         blocks = self._blocks(kernel, spans)
         queue = iter(blocks)  # next() is atomic: each block is taken once
 

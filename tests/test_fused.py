@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,23 @@ def test_wider_arithmetic_is_refused() -> None:
     program = trace(lambda x: (np.less(x * np.float64(0.1), 1) * x,), ["x"], [])
     with pytest.raises(TypeError, match="float32 only"):
         NumbaKernel(program)
+
+
+def test_steps_from_several_threads_do_not_disturb_each_other() -> None:
+    program = PROGRAMS[False, False]
+    rng = np.random.default_rng(0)
+    rows = [np.abs(rng.standard_normal((3, 200_000))).astype(np.float32) for _ in range(4)]
+    expected = [row.copy() for row in rows]
+    spans = [(0, 200_000, program.bind(SCALARS))]
+    for row in expected:
+        Team(1).run(NumpyKernel(program), list(row), spans)
+    kernel, team = KERNELS[False, False], Team(2)
+    threads = [threading.Thread(target=team.run, args=(kernel, list(row), spans)) for row in rows]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    np.testing.assert_array_equal(np.stack(rows), np.stack(expected))
 
 
 def test_source_is_the_program_line_by_line() -> None:

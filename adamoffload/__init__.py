@@ -20,7 +20,6 @@ from adamoffload.optimizer import AdamOffload, OffloadMemory
 from adamoffload.parameter import Parameter
 from adamoffload.probes import Probe
 from adamoffload.registry import BackendInfo, available_backends, get_backend
-from adamoffload.resident import Adam, ResidentMemory
 from adamoffload.schedules import (
     CosineDecayLR,
     ExponentialDecayLR,
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from adamoffload.autodiff import stop_gradient, value_and_grad
     from adamoffload.data import batches, load_digits
     from adamoffload.functions import gelu, layer_norm, softmax, softmax_cross_entropy
+    from adamoffload.resident import Adam, ResidentMemory
 
 __all__ = [
     "HOPS",
@@ -94,6 +94,7 @@ _ON_FIRST_USE = {
     "autodiff": ["stop_gradient", "value_and_grad"],
     "data": ["batches", "load_digits"],
     "functions": ["gelu", "layer_norm", "softmax", "softmax_cross_entropy"],
+    "resident": ["Adam", "ResidentMemory"],
 }
 
 

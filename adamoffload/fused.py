@@ -155,14 +155,14 @@ def _from_cache_folder(text: str) -> Any:
         with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
             file.write(text + "\n")
         os.replace(file.name, path)  # atomic: another process may be doing the same
+    if path.read_text() != text + "\n":
+        raise OSError(f"{path} does not hold what was written to it")
     spec = importlib.util.spec_from_file_location(f"adamoffload_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # Numba looks the module up when it reads its cache
     spec.loader.exec_module(module)
-    if path.read_text() != text + "\n":
-        raise OSError(f"{path} does not hold what was written to it")
     return module.loop
 
 

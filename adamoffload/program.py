@@ -252,7 +252,7 @@ class _Tape:
             raise TypeError(
                 f"a rule computes with its arguments and with numbers only, got {operand!r}"
             )
-        key = (type(operand), operand)
+        key = (type(operand), repr(operand))  # 0.0 == -0.0, but they are two constants
         if key not in self._known:
             dtype = np.result_type(operand)
             self._known[key] = self.note(_Value("constant", dtype, constant=operand))

@@ -127,6 +127,12 @@ def test_equal_computations_are_done_once() -> None:
     assert program.passes == 2
 
 
+def test_zero_and_minus_zero_are_two_constants() -> None:
+    program = trace(lambda x, y: (x * 0.0, y * -0.0), ["x", "y"], [])
+    results = run(program, [np.ones(3, np.float32) for _ in range(2)], {})
+    assert [bool(np.signbit(result[0])) for result in results] == [False, True]
+
+
 def test_what_is_not_needed_is_not_computed() -> None:
     def rule(x: Any, *, a: Any) -> tuple[Any]:
         np.sqrt(x)

@@ -73,14 +73,14 @@ class AbstractAdam(ABC):
     def __init__(
         self,
         params: Any,
-        learning_rate: Any = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        use_locking: bool = False,
-        use_nesterov: bool = False,
-        weight_decay: Any = 0.0,
-        loss_scale: float = 1.0,
+        learning_rate: Any,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        use_locking: bool,
+        use_nesterov: bool,
+        weight_decay: Any,
+        loss_scale: float,
     ) -> None:
         owner = self._owner
         self._loss_scale, self._unscale = read_loss_scale(owner, loss_scale)

@@ -142,12 +142,13 @@ class Team:
         spans : sequence of Span
             Which elements, and what they are computed with; they do not overlap.
         """
-        if sum(stop - start for start, stop, _ in spans) <= min(_SMALLEST_SHARE, kernel.block_size):
+        size = sum(stop - start for start, stop, _ in spans)
+        if size <= min(_SMALLEST_SHARE, kernel.block_size):
             scratch = self._scratch_of(kernel)
             for start, stop, values in spans:  # not worth a second thread
                 kernel([array[start:stop] for array in arrays], values, scratch)
             return
-        blocks = self._blocks(kernel, spans)
+        blocks = self._blocks(kernel, spans, size)
         queue = iter(blocks)  # next() is atomic: each block is taken once
 
         def work() -> None:
@@ -176,8 +177,7 @@ class Team:
             if error is not None:
                 raise error
 
-    def _blocks(self, kernel: Kernel, spans: Sequence[Span]) -> list[Span]:
-        size = sum(stop - start for start, stop, _ in spans)
+    def _blocks(self, kernel: Kernel, spans: Sequence[Span], size: int) -> list[Span]:
         # Enough blocks for all, but none so small that waking a thread costs more than it does.
         step = min(kernel.block_size, max(_SMALLEST_SHARE, -(-size // self.threads)))
         return [

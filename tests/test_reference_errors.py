@@ -28,10 +28,6 @@ class _PlainCell:
         return 0.1
 
 
-class _PlainObject:
-    """What a Cell that is no schedule is to a learning rate: neither number nor iterable."""
-
-
 def _decay(value: float) -> Callable[[int], float]:
     return lambda step: value * (step + 1)
 

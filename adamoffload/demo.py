@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.data import Digits, load_digits
+from adamoffload.data import Digits, batches, load_digits
 from adamoffload.functions import softmax_cross_entropy
+from adamoffload.pipeline import RING
 
 __all__ = ["SettingError", "run"]
 
@@ -145,7 +146,7 @@ def _accuracy(
 
 
 def _print_needs(size: int, memory_bytes: int) -> None:
-    ring = 3 * min(CHUNK_BYTES, 4 * size)
+    ring = RING * min(CHUNK_BYTES, 4 * size)
     rows = [
         ("parameters", 4 * size, 4 * size),
         ("gradients", 4 * size, 4 * size),
@@ -241,9 +242,13 @@ class _Result:
         return len(self.losses)
 
     @property
+    def predicted_bytes(self) -> int:
+        """What should cross the link in each direction."""
+        return 4 * self.size * self.steps
+
+    @property
     def bytes_as_predicted(self) -> bool:
-        predicted = 4 * self.size * self.steps
-        return self.ledger.bytes("d2h") == self.ledger.bytes("h2d") == predicted
+        return self.ledger.bytes("d2h") == self.ledger.bytes("h2d") == self.predicted_bytes
 
 
 def _train_offloaded(device: ao.Backend, digits: Digits, epochs: int, seed: int) -> _Result:
@@ -259,9 +264,8 @@ def _train_offloaded(device: ao.Backend, digits: Digits, epochs: int, seed: int)
     accuracies = []
     began_s = time.perf_counter()
     for epoch in range(1, epochs + 1):
-        order = rng.permutation(len(digits.train_labels))
-        for start in range(0, len(order), BATCH):
-            batch = order[start : start + BATCH]
+        count, before = len(digits.train_labels), len(losses)
+        for batch in batches(count, BATCH, rng):
             loss, gradients = loss_and_gradients(
                 device.asarray(digits.train_images[batch]),
                 device.asarray(digits.train_labels[batch]),
@@ -269,11 +273,12 @@ def _train_offloaded(device: ao.Backend, digits: Digits, epochs: int, seed: int)
             optimizer(gradients)
             del gradients  # the next ones need their memory
             losses.append(float(loss))
-            _show_progress(epoch, epochs, start + len(batch), len(order), losses[-1])
+            done = min(count, (len(losses) - before) * BATCH)
+            _show_progress(epoch, epochs, done, count, losses[-1])
         accuracies.append(_accuracy(device, parameters, digits.test_images, digits.test_labels))
         elapsed_s = time.perf_counter() - began_s
         print(
-            f"\r  epoch {epoch:>3}/{epochs}   loss {np.mean(losses[-start // BATCH - 1 :]):.4f}   "
+            f"\r  epoch {epoch:>3}/{epochs}   loss {np.mean(losses[before:]):.4f}   "
             f"test accuracy {accuracies[-1]:6.2%}   {elapsed_s:5.1f} s"
         )
     result = _Result(
@@ -287,11 +292,11 @@ def _train_offloaded(device: ao.Backend, digits: Digits, epochs: int, seed: int)
         size=sum(p.size for p in parameters),
         seconds=time.perf_counter() - began_s,
     )
-    predicted = 4 * result.size * result.steps
     verdict = "exactly as predicted" if result.bytes_as_predicted else "NOT as predicted"
     print(
         f"\n  moved d2h {ledger.bytes('d2h'):,} bytes, h2d {ledger.bytes('h2d'):,} bytes; "
-        f"4 bytes x {result.size:,} parameters\n  x {result.steps} steps = {predicted:,} each way: "
+        f"4 bytes x {result.size:,} parameters\n  x {result.steps} steps = "
+        f"{result.predicted_bytes:,} each way: "
         f"{verdict}\n  peak device memory {result.peak_bytes:,} bytes; moments on the host "
         f"{result.memory.moments:,} bytes"
     )

@@ -373,7 +373,7 @@ class Backend(ABC):
     ) -> Ticket:
         """Start copying `source`, on this device, into `target`, on the host.
 
-        Neither may be written, nor `target` read, before the ticket is done.
+        Until the ticket is done, keep both alive, write neither, and do not read `target`.
 
         Parameters
         ----------
@@ -416,7 +416,7 @@ class Backend(ABC):
     ) -> Ticket:
         """Start copying `source`, on the host, into `target`, on this device.
 
-        Neither may be written, nor `target` read, before the ticket is done.
+        Until the ticket is done, keep both alive, write neither, and do not read `target`.
 
         Parameters
         ----------

@@ -165,28 +165,43 @@ def _print_needs(size: int, memory_bytes: int) -> None:
     print(f"{'':<22}{verdicts[0]:>15}{verdicts[1]:>17}\n")
 
 
+def _allocation_bytes(device: ao.Backend) -> int:
+    """Return what the device rounds allocations up to: what one byte takes."""
+    before = device.memory().used
+    byte = device.asarray(np.zeros(1, np.uint8))
+    taken = device.memory().used - before
+    del byte
+    return taken
+
+
 def _predict_failure(
-    names_and_bytes: list[tuple[str, int]], batch_bytes: int, memory_bytes: int
+    parameters: list[tuple[str, int]], others: list[int], unit: int, memory_bytes: int
 ) -> _Failure | None:
-    """Return which allocation of a moment must fail, if one must."""
-    used = 2 * sum(nbytes for _, nbytes in names_and_bytes) + batch_bytes
-    for name, nbytes in names_and_bytes:
+    """Return which allocation of a moment must fail, if one must; allocations fill whole units."""
+
+    def taken(nbytes: int) -> int:
+        return -(-nbytes // unit) * unit
+
+    used = sum(2 * taken(nbytes) for _, nbytes in parameters) + sum(map(taken, others))
+    for name, nbytes in parameters:
         for moment in ("moment1", "moment2"):
-            if used + nbytes > memory_bytes:
+            if used + taken(nbytes) > memory_bytes:
                 return f"{moment} of {name}", nbytes, used
-            used += nbytes
+            used += taken(nbytes)
     return None
 
 
 def _show_resident(device: ao.Backend, digits: Digits, seed: int, memory_bytes: int) -> bool:
     """Begin to train with `Adam`; return whether it went as predicted."""
     print("Adam on the device: the first step")
+    unit = _allocation_bytes(device)
     parameters = _parameters(device, seed)
     images = device.asarray(digits.train_images[:BATCH])
     labels = device.asarray(digits.train_labels[:BATCH])
     predicted = _predict_failure(
         [(p.name, p.data.nbytes) for p in parameters],
-        images.nbytes + labels.nbytes + 4,  # and the loss
+        [images.nbytes, labels.nbytes, 4],  # 4: the loss
+        unit,
         memory_bytes,
     )
     loss, gradients = _loss_and_gradients(parameters)(images, labels)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from adamoffload.backend import DeviceMemoryError
 from adamoffload.cli import main
+from adamoffload.device_array import MemoryPool
 from adamoffload.registry import BackendInfo
 
 
@@ -53,6 +55,29 @@ def test_demo_is_the_same_every_time(demo: tuple[Path, str], tmp_path: Path) -> 
     again = json.loads((tmp_path / "demo.json").read_text())
     first = json.loads((demo[0] / "demo.json").read_text())
     assert again["loss"] == first["loss"][: len(again["loss"])]
+
+
+def test_demo_predicts_also_where_allocations_are_rounded_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rounded(nbytes: int) -> int:
+        return -(-nbytes // 512) * 512
+
+    reserve, release = MemoryPool.reserve, MemoryPool.release
+
+    def reserve_rounded(pool: MemoryPool, nbytes: int) -> int:
+        try:
+            return reserve(pool, rounded(nbytes))
+        except DeviceMemoryError as error:
+            error.requested_bytes = nbytes
+            raise
+
+    monkeypatch.setattr(MemoryPool, "reserve", reserve_rounded)
+    monkeypatch.setattr(MemoryPool, "release", lambda pool, n: release(pool, rounded(n)))
+    assert main(["demo", "--epochs", "1", "--output", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "3,741,696 in use" in text
+    assert "NOT" not in text
 
 
 def test_demo_with_plenty_of_memory_says_so(

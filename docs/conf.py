@@ -21,6 +21,8 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build"]
 default_role = "autolink"  # a link if it names something, else emphasis: parameters of a function
@@ -29,6 +31,20 @@ html_theme = "furo"
 html_title = "adamoffload"
 html_static_path = ["_static"]
 mathjax_path = "mathjax.js"  # MathJax 3.2.2, tex-svg: the site asks for nothing from elsewhere
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../tutorials",
+    "gallery_dirs": "tutorials",
+    "filename_pattern": r"[\\/]\d\d_",  # all of them are run
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "reset_modules": ("matplotlib",),
+    "matplotlib_animations": False,
+    "write_computation_times": False,
+}
 
 autodoc_typehints = "none"  # the docstrings give types, with shapes and units
 autodoc_member_order = "bysource"

@@ -1,0 +1,207 @@
+r"""
+Adam by hand, symbol by symbol
+==============================
+
+Adam keeps two numbers for every weight and does a few lines of arithmetic with them. We do these
+lines by hand for two weights, look at every symbol, and then check that the optimizer does the same
+to the last bit.
+
+You need NumPy and the idea of gradient descent. At the end you can say what *m* and *v* are for, why
+the first step has the size of the learning rate whatever the gradient, and what Adam does where the
+gradient changes its sign.
+"""
+
+# %%
+# Two weights, one of them steep
+# ------------------------------
+# The loss :math:`f(w) = \tfrac12 (w_0^2 + 100\, w_1^2)` is a valley: along the second weight it is a
+# hundred times steeper than along the first. Its gradient is easy to write down.
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import adamoffload as ao
+
+plt.rcParams.update(ao.plots.STYLE)
+
+steepness = np.array([1.0, 100.0], np.float32)
+
+
+def gradient(w):
+    return steepness * w
+
+
+start = np.array([1.0, 1.0], np.float32)
+print("gradient at the start:", gradient(start))
+
+# %%
+# Plain gradient descent moves each weight by its gradient times the learning rate. The steep weight
+# bears no rate above 2/100; with less than that, the flat one hardly moves. One number cannot suit
+# both.
+#
+# The symbols
+# -----------
+# Adam (`Kingma and Ba, 2014 <https://arxiv.org/abs/1412.6980>`_, Algorithm 1) remembers two things
+# about each weight:
+#
+# - :math:`m`, the *first moment*: a running average of the gradient. Where does it point, lately?
+# - :math:`v`, the *second moment*: a running average of its square. How large is it, lately?
+#
+# With the gradient :math:`g` of step :math:`t`, counted from 1, one step is
+#
+# .. math::
+#
+#     m &\leftarrow \beta_1 m + (1 - \beta_1)\, g \\
+#     v &\leftarrow \beta_2 v + (1 - \beta_2)\, g^2 \\
+#     \alpha_t &= \alpha \sqrt{1 - \beta_2^t} \,/\, (1 - \beta_1^t) \\
+#     \delta &= -\alpha_t\, m \,/\, (\sqrt{v} + \epsilon) \\
+#     w &\leftarrow w + \delta
+#
+# Both averages start at 0, and so are too small at first. The factors in :math:`\alpha_t` make up
+# for that. They are called *bias correction*, and tend to 1.
+
+alpha = np.float32(0.1)  # the learning rate
+beta1, beta2, eps = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
+
+
+def adam_step(g, m, v, beta1_power, beta2_power):
+    """Return the update and the new moments."""
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g * g
+    alpha_t = alpha * np.sqrt(1 - beta2_power) / (1 - beta1_power)
+    delta = -alpha_t * m / (np.sqrt(v) + eps)
+    return delta, m, v
+
+
+# %%
+# **Predict.** The second gradient is a hundred times the first. By how much does each weight move in
+# the first step? Write down two numbers.
+
+zero = np.zeros(2, np.float32)
+delta, m, v = adam_step(gradient(start), zero, zero, beta1, beta2)
+print("m       =", m)
+print("sqrt(v) =", np.sqrt(v))
+print("delta   =", delta)
+
+# %%
+# Both by the learning rate, 0.1. In the first step :math:`m = (1-\beta_1)\,g` and
+# :math:`\sqrt{v} = \sqrt{1-\beta_2}\,|g|`: the size of the gradient cancels, and the bias correction
+# cancels what is left. Only the sign survives.
+#
+# So Adam's learning rate is not a factor of the gradient. It is a *length*: about how far each weight
+# moves in a step, in the weight's own unit.
+#
+# What the ratio measures
+# -----------------------
+# After the first step the two averages part. Here are three gradients, all of size 1: one is
+# constant, one changes its sign at every step, one draws its sign by lot.
+
+steps = np.arange(1, 101)
+rng = np.random.default_rng(0)
+signs = {
+    "constant": np.ones(steps.size),
+    "alternating": (-1.0) ** steps,
+    "random": rng.choice([-1.0, 1.0], steps.size),
+}
+
+update = {}  # in learning rates
+for kind, gradients in signs.items():
+    m = v = 0.0
+    update[kind] = np.empty(steps.size)
+    for i, (t, g) in enumerate(zip(steps, gradients, strict=True)):
+        m = 0.9 * m + 0.1 * g
+        v = 0.999 * v + 0.001 * g * g
+        update[kind][i] = (m / (1 - 0.9**t)) / np.sqrt(v / (1 - 0.999**t))
+
+figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True, layout="constrained")
+for ax, (kind, gradients) in zip(axes, signs.items(), strict=True):
+    ax.plot(steps, gradients, ".", color="#999999", label="sign of the gradient")
+    ax.plot(steps, update[kind], color=ao.plots.LINES[0], label=r"corrected $m / \sqrt{v}$")
+    ax.set(title=f"{kind} sign", xlabel="step", ylim=(-1.2, 1.2))
+axes[0].set_ylabel("step, in learning rates")
+axes[0].legend(loc="lower right")
+plt.show()
+
+# %%
+# All three have the same :math:`v`, since all gradients have size 1. What differs is :math:`m`: the
+# constant gradient adds up, and the weight walks at full speed; the alternating one all but cancels;
+# the random one is in between. The ratio :math:`m / \sqrt{v}` measures how much the recent gradients
+# *agree*.
+#
+# **Predict.** Which size does the ratio of the alternating gradient tend to? Sum the geometric
+# series :math:`(1-\beta_1)(1 - \beta_1 + \beta_1^2 - \dots)`.
+
+print("predicted:", (1 - 0.9) / (1 + 0.9))
+print("measured: ", abs(update["alternating"][-1]))
+
+# %%
+# Two weights, one speed
+# ----------------------
+# Back to the valley. Gradient descent takes the largest rate that the steep weight bears well, 0.01;
+# Adam takes 0.1 for both.
+
+
+def descend(steps):
+    w = start.copy()
+    path = [w]
+    for _ in range(steps):
+        w = w - np.float32(0.01) * gradient(w)
+        path.append(w)
+    return np.array(path)
+
+
+def adam(steps):
+    w, m, v = start.copy(), zero, zero
+    beta1_power = beta2_power = np.float32(1)
+    path = [w]
+    for _ in range(steps):
+        beta1_power, beta2_power = beta1_power * beta1, beta2_power * beta2
+        delta, m, v = adam_step(gradient(w), m, v, beta1_power, beta2_power)
+        w = w + delta
+        path.append(w)
+    return np.array(path)
+
+
+figure, axes = plt.subplots(1, 2, figsize=(11, 3.6), sharey=True, layout="constrained")
+for ax, (name, path) in zip(
+    axes, {"gradient descent": descend(60), "Adam": adam(60)}.items(), strict=True
+):
+    ax.plot(path[:, 0], color=ao.plots.LINES[0], label="$w_0$, flat")
+    ax.plot(path[:, 1], color=ao.plots.LINES[1], linestyle="--", label="$w_1$, steep")
+    ax.axhline(0, color="#999999", linewidth=0.8)
+    ax.set(title=name, xlabel="step")
+axes[0].set_ylabel("weight (the minimum is at 0)")
+axes[0].legend()
+plt.show()
+
+# %%
+# Gradient descent is done with the steep weight after one step and has hardly begun with the flat
+# one. Adam does not know which is which: for it, both curves are the same. That is its strength, and
+# its price: it overshoots both, since *m* still remembers the way it came.
+#
+# The same, by the optimizer
+# --------------------------
+# `adamoffload.AdamOffload` computes these very lines, in float32, in this order. The weights are on a
+# *device*, the moments on the *host*; what that is good for is the subject of the next pages. Here it
+# must only agree, bit by bit.
+
+device = ao.get_backend("numpy")
+weights = ao.Parameter(device.asarray(start), name="w")
+optimizer = ao.AdamOffload([weights], learning_rate=0.1)
+path = [start]
+for _ in range(60):
+    optimizer([weights.data * device.asarray(steepness)])
+    path.append(device.asnumpy(weights.data))
+
+print("all 60 steps equal, bit by bit:", np.array_equal(np.array(path), adam(60)))
+
+# %%
+# Try it
+# ------
+# - Multiply the loss by 1000. Which of the curves change? Why hardly Adam's?
+# - Set :math:`\beta_1 = 0`. What happens to the overshoot, and what would it cost where gradients are
+#   noisy?
+# - Make ``eps`` as large as 1. What becomes of the two equal curves, and which method does Adam turn
+#   into when ``eps`` is much larger than :math:`\sqrt{v}`?
+# - The rule in the library stands in one place, :mod:`adamoffload.adam`. Compare it with
+#   ``adam_step``, line by line.

@@ -7,6 +7,7 @@ the user's is one line on standard error and exit code 2.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -142,6 +143,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.set_defaults(run=_bench)
 
+    lab = commands.add_parser("lab", help="start or check a lab of the course")
+    labs = lab.add_subparsers(required=True, metavar="COMMAND")
+    begin = labs.add_parser("start", help="put a lab's statement and the file with gaps somewhere")
+    begin.add_argument("number", type=int, metavar="N", help="which lab, from 1")
+    begin.add_argument("directory", type=Path, metavar="DIR", help="folder for the files")
+    begin.set_defaults(run=_start_lab)
+    check = labs.add_parser("check", help="grade a file: points, and a reason for each one lost")
+    check.add_argument("number", type=int, metavar="N", help="which lab, from 1")
+    check.add_argument("file", type=Path, metavar="FILE", help="your file")
+    check.add_argument("--json", action="store_true", help="print the score as JSON")
+    check.set_defaults(run=_check_lab)
+
     backends = commands.add_parser("backends", help="list the installed backends")
     backends.set_defaults(run=_backends)
     return parser
@@ -166,6 +179,29 @@ def _bench(arguments: argparse.Namespace) -> int:
     from adamoffload import bench
 
     return bench.run(arguments.sizes, arguments.rounds, arguments.output)
+
+
+def _start_lab(arguments: argparse.Namespace) -> int:
+    from adamoffload.labs import grading
+
+    try:
+        files = grading.start(arguments.number, arguments.directory)
+    except (OSError, ValueError) as error:
+        raise _UsageError(error) from None
+    for path in files:
+        print(path)
+    return 0
+
+
+def _check_lab(arguments: argparse.Namespace) -> int:
+    from adamoffload.labs import grading
+
+    try:
+        score = grading.check(arguments.number, arguments.file)
+    except (OSError, ValueError) as error:
+        raise _UsageError(error) from None
+    print(json.dumps(score.as_dict(), indent=2) if arguments.json else score)
+    return 0 if score.score == score.points else 1
 
 
 def _backends(_: argparse.Namespace) -> int:

@@ -585,7 +585,7 @@ def storage(array: DeviceArray) -> HostArray:
     return array._array
 
 
-class _NotOurs(Exception):  # noqa: N818  (no error: a signal)
+class _NotOurs(Exception):
     """An operand belongs to a library that may know what to do with it."""
 
 

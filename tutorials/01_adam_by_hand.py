@@ -6,16 +6,16 @@ Adam keeps two numbers for every weight and does a few lines of arithmetic with 
 lines by hand for two weights, look at every symbol, and then check that the optimizer does the same
 to the last bit.
 
-You need NumPy and the idea of gradient descent. At the end you can say what *m* and *v* are for, why
-the first step has the size of the learning rate whatever the gradient, and what Adam does where the
-gradient changes its sign.
+You need NumPy and the idea of gradient descent. At the end you can say what *m* and *v* are for,
+why the first step has the size of the learning rate whatever the gradient, and what Adam does
+where the gradient changes its sign.
 """
 
 # %%
 # Two weights, one of them steep
 # ------------------------------
-# The loss :math:`f(w) = \tfrac12 (w_0^2 + 100\, w_1^2)` is a valley: along the second weight it is a
-# hundred times steeper than along the first. Its gradient is easy to write down.
+# The loss :math:`f(w) = \tfrac12 (w_0^2 + 100\, w_1^2)` is a valley: along the second weight it is
+# a hundred times steeper than along the first. Its gradient is easy to write down.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -74,8 +74,8 @@ def adam_step(g, m, v, beta1_power, beta2_power):
 
 
 # %%
-# **Predict.** The second gradient is a hundred times the first. By how much does each weight move in
-# the first step? Write down two numbers.
+# **Predict.** The second gradient is a hundred times the first. By how much does each weight move
+# in the first step? Write down two numbers.
 
 zero = np.zeros(2, np.float32)
 delta, m, v = adam_step(gradient(start), zero, zero, beta1, beta2)
@@ -84,12 +84,12 @@ print("sqrt(v) =", np.sqrt(v))
 print("delta   =", delta)
 
 # %%
-# Both by the learning rate, 0.1. In the first step :math:`m = (1-\beta_1)\,g` and
-# :math:`\sqrt{v} = \sqrt{1-\beta_2}\,|g|`: the size of the gradient cancels, and the bias correction
-# cancels what is left. Only the sign survives.
+# Both by the learning rate, 0.1. In the first step :math:`m = (1-\beta_1)\,g` and :math:`\sqrt{v}
+# = \sqrt{1-\beta_2}\,|g|`: the size of the gradient cancels, and the bias correction cancels what
+# is left. Only the sign survives.
 #
-# So Adam's learning rate is not a factor of the gradient. It is a *length*: about how far each weight
-# moves in a step, in the weight's own unit.
+# So Adam's learning rate is not a factor of the gradient. It is a *length*: about how far each
+# weight moves in a step, in the weight's own unit.
 #
 # What the ratio measures
 # -----------------------
@@ -123,10 +123,10 @@ axes[0].legend(loc="lower right")
 plt.show()
 
 # %%
-# All three have the same :math:`v`, since all gradients have size 1. What differs is :math:`m`: the
-# constant gradient adds up, and the weight walks at full speed; the alternating one all but cancels;
-# the random one is in between. The ratio :math:`m / \sqrt{v}` measures how much the recent gradients
-# *agree*.
+# All three have the same :math:`v`, since all gradients have size 1. What differs is :math:`m`:
+# the constant gradient adds up, and the weight walks at full speed; the alternating one all but
+# cancels; the random one is in between. The ratio :math:`m / \sqrt{v}` measures how much the
+# recent gradients *agree*.
 #
 # **Predict.** Which size does the ratio of the alternating gradient tend to? Sum the geometric
 # series :math:`(1-\beta_1)(1 - \beta_1 + \beta_1^2 - \dots)`.
@@ -137,8 +137,8 @@ print("measured: ", abs(update["alternating"][-1]))
 # %%
 # Two weights, one speed
 # ----------------------
-# Back to the valley. Gradient descent takes the largest rate that the steep weight bears well, 0.01;
-# Adam takes 0.1 for both.
+# Back to the valley. Gradient descent takes the largest rate that the steep weight bears well,
+# 0.01; Adam takes 0.1 for both.
 
 
 def descend(steps):
@@ -176,14 +176,14 @@ plt.show()
 
 # %%
 # Gradient descent is done with the steep weight after one step and has hardly begun with the flat
-# one. Adam does not know which is which: for it, both curves are the same. That is its strength, and
-# its price: it overshoots both, since *m* still remembers the way it came.
+# one. Adam does not know which is which: for it, both curves are the same. That is its strength,
+# and its price: it overshoots both, since *m* still remembers the way it came.
 #
 # The same, by the optimizer
 # --------------------------
-# `adamoffload.AdamOffload` computes these very lines, in float32, in this order. The weights are on a
-# *device*, the moments on the *host*; what that is good for is the subject of the next pages. Here it
-# must only agree, bit by bit.
+# `adamoffload.AdamOffload` computes these very lines, in float32, in this order. The weights are
+# on a *device*, the moments on the *host*; what that is good for is the subject of the next pages.
+# Here it must only agree, bit by bit.
 
 device = ao.get_backend("numpy")
 weights = ao.Parameter(device.asarray(start), name="w")
@@ -199,9 +199,11 @@ print("all 60 steps equal, bit by bit:", np.array_equal(np.array(path), adam(60)
 # Try it
 # ------
 # - Multiply the loss by 1000. Which of the curves change? Why hardly Adam's?
-# - Set :math:`\beta_1 = 0`. What happens to the overshoot, and what would it cost where gradients are
+# - Set :math:`\beta_1 = 0`. What happens to the overshoot, and what would it cost where gradients
+#   are
 #   noisy?
-# - Make ``eps`` as large as 1. What becomes of the two equal curves, and which method does Adam turn
+# - Make ``eps`` as large as 1. What becomes of the two equal curves, and which method does Adam
+#   turn
 #   into when ``eps`` is much larger than :math:`\sqrt{v}`?
 # - The rule in the library stands in one place, :mod:`adamoffload.adam`. Compare it with
 #   ``adam_step``, line by line.

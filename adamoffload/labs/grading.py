@@ -1,0 +1,310 @@
+"""How a lab is graded: tasks with points, and a reason for every point lost."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adamoffload.labs.student import Cheating, Mistake, Student
+
+__all__ = ["NUMBERS", "Lab", "Result", "Score", "Task", "check", "close_to", "lab", "start"]
+
+NUMBERS = (1,)
+"""The labs there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One thing to get right.
+
+    Attributes
+    ----------
+    name : str
+        What it is called in the statement.
+    points : int
+        What it is worth.
+    check : callable
+        Takes a `Student` and raises `Mistake`, with the reason, if the task is not solved.
+    """
+
+    name: str
+    points: int
+    check: Callable[[Student], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """A lab's tasks and rules.
+
+    Attributes
+    ----------
+    title : str
+        Its title.
+    tasks : tuple of Task
+        What is graded, in the statement's order.
+    limit_s : float
+        Seconds that loading the student's file, or one call into it, may take.
+    forbidden : tuple of str
+        Modules that would solve the lab by themselves, which the file may not import.
+    """
+
+    title: str
+    tasks: tuple[Task, ...]
+    limit_s: float = 10.0
+    forbidden: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one task went: the points got and possible, and the reason if some are missing."""
+
+    task: str
+    score: int
+    points: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How a lab went.
+
+    Attributes
+    ----------
+    lab : int
+        The lab's number.
+    title : str
+        Its title.
+    results : tuple of Result
+        One for each task.
+    output : str
+        What the student's code printed, shortened.
+    """
+
+    lab: int
+    title: str
+    results: tuple[Result, ...]
+    output: str
+
+    @property
+    def score(self) -> int:
+        """Points got."""
+        return sum(result.score for result in self.results)
+
+    @property
+    def points(self) -> int:
+        """Points possible."""
+        return sum(result.points for result in self.results)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it as plain data, for JSON."""
+        tasks = [
+            {"task": r.task, "score": r.score, "points": r.points, "reason": r.reason}
+            for r in self.results
+        ]
+        return {
+            "lab": self.lab,
+            "title": self.title,
+            "score": self.score,
+            "points": self.points,
+            "tasks": tasks,
+            "output": self.output,
+        }
+
+    def __str__(self) -> str:
+        lines = [f"Lab {self.lab}: {self.title}", ""]
+        for result in self.results:
+            mark = "ok  " if result.score == result.points else "    "
+            lines.append(f"  {mark}{result.score:>2}/{result.points:<2}  {result.task}")
+            if result.reason:
+                lines.append(f"               {result.reason}")
+        lines += ["", f"{self.score} of {self.points} points"]
+        return "\n".join(lines)
+
+
+def lab(number: int) -> Lab:
+    """Return a lab.
+
+    Parameters
+    ----------
+    number : int
+        Which one, from 1.
+
+    Raises
+    ------
+    ValueError
+        If there is no such lab.
+    """
+    _folder(number)
+    grader = importlib.import_module(f"adamoffload.labs.lab{number}.grader")
+    found: Lab = grader.LAB
+    return found
+
+
+def start(number: int, directory: Path) -> tuple[Path, ...]:
+    """Hand out a lab: its statement and the file with gaps.
+
+    Parameters
+    ----------
+    number : int
+        Which lab, from 1.
+    directory : Path
+        Where to put the files; made if it does not exist.
+
+    Returns
+    -------
+    tuple of Path
+        The files written.
+
+    Raises
+    ------
+    ValueError
+        If there is no such lab.
+    FileExistsError
+        If one of the files is there already; nothing is overwritten.
+    OSError
+        If the directory cannot be made or written.
+    """
+    folder = _folder(number)
+    given = {f"lab{number}.py": folder / "student.py", f"lab{number}.rst": folder / "statement.rst"}
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in given:
+        if (directory / name).exists():
+            raise FileExistsError(f"{directory / name} exists already; it was not overwritten")
+    for name, source in given.items():
+        shutil.copyfile(source, directory / name)
+    return tuple(directory / name for name in given)
+
+
+def check(number: int, path: Path) -> Score:
+    """Grade a student's file.
+
+    Parameters
+    ----------
+    number : int
+        Which lab, from 1.
+    path : Path
+        The file.
+
+    Returns
+    -------
+    Score
+        Whatever the file holds and does, there is a score.
+
+    Raises
+    ------
+    ValueError
+        If there is no such lab.
+    OSError
+        If the file cannot be read.
+    """
+    found = lab(number)
+    source = path.read_bytes()
+    scenarios = f"adamoffload.labs.lab{number}.scenarios"
+    with Student(path, found.limit_s, scenarios) as student:
+        try:
+            _refuse_imports(source, found.forbidden)
+            results = [_graded(task, student) for task in found.tasks]
+        except Cheating as cheating:
+            results = [Result(task.name, 0, task.points, str(cheating)) for task in found.tasks]
+    return Score(number, found.title, tuple(results), student.output)
+
+
+def _graded(task: Task, student: Student) -> Result:
+    try:
+        task.check(student)
+    except Mistake as mistake:
+        return Result(task.name, 0, task.points, str(mistake))
+    return Result(task.name, task.points, task.points, "")
+
+
+def _folder(number: int) -> Path:
+    if number not in NUMBERS:
+        raise ValueError(f"there is no lab {number}; there are {NUMBERS[0]} to {NUMBERS[-1]}")
+    return Path(__file__).parent / f"lab{number}"
+
+
+def _refuse_imports(source: bytes, forbidden: Sequence[str]) -> None:
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return  # loading it will say what is wrong
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        for name in names:
+            if any(name == module or name.startswith(f"{module}.") for module in forbidden):
+                line = getattr(node, "lineno", 0)
+                raise Cheating(
+                    f"line {line} imports {name}, which solves the lab; write it yourself"
+                )
+
+
+def close_to(
+    what: str,
+    found: object,
+    expected: np.ndarray[Any, Any],
+    *,
+    rtol: float = 1e-5,
+    known: dict[str, Any] | None = None,
+) -> None:
+    """Require an array of numbers, and say what may have gone wrong if it is another.
+
+    Parameters
+    ----------
+    what : str
+        How to call it, such as "`update` returns delta, which".
+    found : object
+        What the student's code returned.
+    expected : ndarray
+        What is right: shape and dtype count as well.
+    rtol : float
+        Difference allowed, relative to the largest expected magnitude; 0 for equal bits.
+    known : dict from str to ndarray
+        What plausible mistakes give, by a sentence that names the mistake.
+
+    Raises
+    ------
+    Mistake
+        If it is not what is expected.
+
+    Examples
+    --------
+    >>> close_to("delta", np.ones(3), np.ones(3, np.float32))
+    Traceback (most recent call last):
+    adamoffload.labs.student.Mistake: delta has dtype float64; expected float32
+    """
+    if not isinstance(found, np.ndarray | np.generic):
+        raise Mistake(f"{what} is of type {type(found).__name__}; expected an array")
+    array = np.asarray(found)
+    if array.shape != expected.shape:
+        raise Mistake(f"{what} has shape {array.shape}; expected {expected.shape}")
+    if array.dtype != expected.dtype:
+        raise Mistake(f"{what} has dtype {array.dtype}; expected {expected.dtype}")
+    same = partial(_same, array, rtol=rtol)
+    if same(expected):
+        return
+    for sentence, wrong in (known or {}).items():
+        if same(np.asarray(wrong)):
+            raise Mistake(f"{what} is wrong: {sentence}")
+    flat, right = array.ravel(), expected.ravel()
+    with np.errstate(all="ignore"):
+        i = int(np.argmax(~np.isclose(flat, right, rtol=rtol, atol=0, equal_nan=True)))
+    raise Mistake(f"{what} is wrong: element {i} is {flat[i]!s}, expected {right[i]!s}")
+
+
+def _same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], *, rtol: float) -> bool:
+    if rtol == 0:
+        return bool(np.array_equal(a, b, equal_nan=True))
+    scale = float(np.max(np.abs(b), initial=0.0))
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=0, atol=rtol * scale, equal_nan=True))

@@ -1,0 +1,16 @@
+"""What lab 1 does with a student's module where plain calls are not enough."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+__all__ = ["train"]
+
+
+def train(student: ModuleType, start: Any, steps: int, *numbers: Any) -> Any:
+    """Train a valley whose walls are of different steepness."""
+    steepness = np.linspace(1, 100, start.size, dtype=np.float32)
+    return student.train(lambda w: steepness * w, start, steps, *numbers)

@@ -1,0 +1,238 @@
+"""The labs' graders: full marks for the solution, none for the empty file, the right reasons."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adamoffload.cli import main
+from adamoffload.labs.grading import NUMBERS, Score, check, lab, start
+from adamoffload.labs.wire import Unsendable, decode, encode
+
+LABS = Path(__file__).parent / "labs"
+
+
+def wrong_solutions() -> Iterator[Any]:
+    for number in NUMBERS:
+        for wrong in tomllib.loads((LABS / f"lab{number}" / "wrong.toml").read_text())["wrong"]:
+            yield pytest.param(number, wrong, id=f"{number}: {wrong['mistake']}")
+
+
+def solution(number: int) -> str:
+    return (LABS / f"lab{number}" / "solution.py").read_text()
+
+
+def graded(tmp_path: Path, number: int, source: str | bytes) -> Score:
+    path = tmp_path / f"lab{number}.py"
+    path.write_bytes(source.encode() if isinstance(source, str) else source)
+    return check(number, path)
+
+
+def reasons(score: Score) -> dict[str, str]:
+    return {result.task: result.reason for result in score.results if result.score < result.points}
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_solution_gets_full_marks(number: int, tmp_path: Path) -> None:
+    score = graded(tmp_path, number, solution(number))
+    assert reasons(score) == {}
+    assert score.score == score.points
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_file_with_gaps_gets_none_and_is_told_what_to_do(number: int, tmp_path: Path) -> None:
+    start(number, tmp_path)
+    score = check(number, tmp_path / f"lab{number}.py")
+    assert score.score == 0
+    assert all("not done yet" in reason for reason in reasons(score).values())
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_an_empty_file_gets_none(number: int, tmp_path: Path) -> None:
+    score = graded(tmp_path, number, "")
+    assert score.score == 0
+    assert all("keep the names" in reason for reason in reasons(score).values())
+
+
+@pytest.mark.parametrize(("number", "wrong"), list(wrong_solutions()))
+def test_a_wrong_solution_loses_the_right_points_for_the_right_reason(
+    number: int, wrong: dict[str, Any], tmp_path: Path
+) -> None:
+    right = solution(number)
+    assert right.count(wrong["replace"]) == 1
+    found = reasons(graded(tmp_path, number, right.replace(wrong["replace"], wrong["by"])))
+    assert set(found) == set(wrong["lost"])
+    for task, words in wrong["lost"].items():
+        assert words in found[task]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_each_lab_knows_six_plausible_mistakes(number: int) -> None:
+    assert sum(case.values[0] == number for case in wrong_solutions()) >= 6
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_students_get_no_solution(number: int, tmp_path: Path) -> None:
+    files = start(number, tmp_path)
+    assert sorted(path.name for path in files) == [f"lab{number}.py", f"lab{number}.rst"]
+    assert "NotImplementedError" in files[0].read_text()
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_statement_names_every_task_with_its_points(number: int, tmp_path: Path) -> None:
+    statement = " ".join(start(number, tmp_path)[1].read_text().split())
+    for task in lab(number).tasks:
+        points = f"{task.points} point{'s' if task.points > 1 else ''}"
+        assert f"**{task.name}** ({points})" in statement
+
+
+# -- files that misbehave -------------------------------------------------------------------------
+
+MISBEHAVIOUR: dict[str, tuple[str | bytes, str]] = {
+    "does not parse": ("def first_moment(:\n", "Python cannot read the file"),
+    "is no text": (b"\xff\xfe\x00", "Python cannot read the file"),
+    "raises when loaded": ("1 / 0\n", "line 1: your code raised ZeroDivisionError"),
+    "imports what is missing": ("import no_such_thing\n", "No module named 'no_such_thing'"),
+    "never ends": ("while True:\n    pass\n", "still running after"),
+    "ends the process": ("import os\nos._exit(3)\n", "ended the Python process"),
+    "exits": ("raise SystemExit\n", "ends the Python process"),
+    "asks for input": ("x = input()\n", "EOFError"),
+    "writes into the answers": ("import os\nos.write(1, b'{}\\n')\n", "keep the names"),
+    "takes all memory": ("x = bytearray(1 << 40)\n", "MemoryError"),
+}
+
+
+@pytest.mark.parametrize("what", MISBEHAVIOUR)
+def test_a_file_that_misbehaves_gets_a_sentence(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adamoffload.labs.grading.lab", quick_lab)
+    source, words = MISBEHAVIOUR[what]
+    score = graded(tmp_path, 1, source)
+    assert score.score == 0
+    assert all(words in reason for reason in reasons(score).values())
+    assert "Traceback" not in str(score)
+
+
+def quick_lab(number: int) -> Any:
+    from dataclasses import replace
+
+    return replace(lab(number), limit_s=1.5)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("while True: pass", "was still running after"),
+        ("raise KeyError('x')", "raised KeyError"),
+        ("import os; os._exit(0)", "ended the Python process"),
+        ("return None", "is of type NoneType"),
+        ("return m[:3]", "has shape (3,)"),
+        ("return object()", "an object of type object"),
+        ("return lambda: 0", "an object of type function"),
+        ("g[:] = 0; return m", "changed its argument 1"),
+        ("import no_such_thing", "No module named"),
+    ],
+)
+def test_a_function_that_misbehaves_costs_only_its_own_task(
+    body: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adamoffload.labs.grading.lab", quick_lab)
+    right = "return beta1 * m + (1 - beta1) * g"
+    found = reasons(graded(tmp_path, 1, solution(1).replace(right, body)))
+    assert words in found.pop("The first moment")
+    assert set(found) <= {"Training"}  # which calls it
+
+
+def test_what_a_file_prints_is_kept_in_part(tmp_path: Path) -> None:
+    score = graded(tmp_path, 1, "for i in range(300_000):\n    print('noise')\n" + solution(1))
+    assert score.score == score.points
+    assert "noise" in score.output
+    assert "bytes more" in score.output
+    assert len(score.output) < 5000
+
+
+@pytest.mark.parametrize(
+    "theft",
+    [
+        "import adamoffload.labs.lab1.grader",
+        "from importlib import import_module as f; f('adamoffload' + '.labs.lab1.grader')",
+        "import sys, os; open(os.path.join(os.path.dirname(sys.modules['adamoffload.labs.wire']"
+        ".__file__), 'lab1', 'grader.py')).read()",
+        "try:\n    __import__('adamoffload.labs.lab1.grader')\nexcept BaseException:\n    pass",
+    ],
+)
+def test_reading_the_grader_is_worth_nothing(theft: str, tmp_path: Path) -> None:
+    score = graded(tmp_path, 1, f"{theft}\n{solution(1)}")
+    assert score.score == 0
+    assert all("grader" in r or "solves the lab" in r for r in reasons(score).values())
+
+
+def test_importing_what_solves_the_lab_is_worth_nothing(tmp_path: Path) -> None:
+    score = graded(tmp_path, 1, "from adamoffload.adam import adam\n" + solution(1))
+    assert score.score == 0
+    assert "line 1 imports adamoffload.adam" in score.results[0].reason
+
+
+# -- the command line -----------------------------------------------------------------------------
+
+
+def test_a_lab_is_started_solved_and_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["lab", "start", "1", str(tmp_path / "here")]) == 0
+    assert "lab1.py" in capsys.readouterr().out
+    shutil.copyfile(LABS / "lab1" / "solution.py", tmp_path / "here" / "lab1.py")
+    assert main(["lab", "check", "1", str(tmp_path / "here" / "lab1.py")]) == 0
+    assert "15 of 15 points" in capsys.readouterr().out
+
+
+def test_a_score_below_the_maximum_is_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = (p for p in start(1, tmp_path) if p.suffix == ".py")
+    assert main(["lab", "check", "1", str(path), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["lab"], report["score"], report["points"]) == (1, 0, 15)
+
+
+def test_starting_twice_overwrites_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start(1, tmp_path)
+    (tmp_path / "lab1.py").write_text("my work")
+    assert main(["lab", "start", "1", str(tmp_path)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert (tmp_path / "lab1.py").read_text() == "my work"
+
+
+@pytest.mark.parametrize("arguments", [["start", "99", "x"], ["check", "0", "x"]])
+def test_an_unknown_lab_is_one_line(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["lab", *arguments]) == 2
+    assert "there is no lab" in capsys.readouterr().err
+
+
+def test_a_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lab", "check", "1", "no/such/file.py"]) == 2
+    assert "no/such/file.py" in capsys.readouterr().err
+
+
+# -- the wire -------------------------------------------------------------------------------------
+
+
+def test_only_data_crosses_the_wire() -> None:
+    with pytest.raises(Unsendable):
+        encode(object())
+    with pytest.raises(Unsendable):
+        encode([[print]])
+    for line in (b"", b"{}", b'{"array": "AAAA"}', b'{"a": 1, "b": 2}', b"nonsense"):
+        with pytest.raises(ValueError):
+            decode(line)

@@ -1,14 +1,10 @@
 """Configuration of the site: ``python3 -W error -m sphinx -n -W docs docs/_build``."""
 
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
-from docutils import nodes
-from docutils.parsers.rst import Directive
-from sphinx.application import Sphinx
-
-from adamoffload.adam import adam
-from adamoffload.fused import source
-from adamoffload.program import trace
+sys.path.insert(0, str(Path(__file__).parent))  # for `directives`
 
 project = "adamoffload"
 author = "the adamoffload authors"
@@ -23,6 +19,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    "directives",
 ]
 exclude_patterns = ["_build"]
 default_role = "autolink"  # a link if it names something, else emphasis: parameters of a function
@@ -58,27 +55,3 @@ nitpick_ignore_regex = [
     (r"py:class", r"(optional|callable|iterable|array.*)"),
     (r"py:obj", r".*"),  # single backticks: also parameters of a function, which are no targets
 ]
-
-
-def setup(app: Sphinx) -> None:
-    """Add the directives that show what the step compiler makes of Adam, in this very build."""
-    app.add_directive("program-listing", ProgramListing)
-    app.add_directive("program-source", ProgramSource)
-
-
-class ProgramListing(Directive):
-    """The in-place program of Adam."""
-
-    def run(self) -> list[nodes.Node]:
-        text = self.text(trace(adam, ("g", "m", "v"), ("lr_t", "beta1", "beta2", "eps")))
-        return [nodes.literal_block(text, text, language=self.language)]
-
-    language = "text"
-    text = staticmethod(str)
-
-
-class ProgramSource(ProgramListing):
-    """The loop that Numba compiles."""
-
-    language = "python"
-    text = staticmethod(source)

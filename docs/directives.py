@@ -1,0 +1,88 @@
+"""Directives that show what the code itself says, in the very build of the page."""
+
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from sphinx.application import Sphinx
+
+from adamoffload.adam import adam
+from adamoffload.fused import source
+from adamoffload.labs.grading import lab
+from adamoffload.program import trace
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class ProgramListing(Directive):
+    """The in-place program that the step compiler makes of Adam."""
+
+    language = "text"
+    text = staticmethod(str)
+
+    def run(self) -> list[nodes.Node]:
+        text = self.text(trace(adam, ("g", "m", "v"), ("lr_t", "beta1", "beta2", "eps")))
+        return [nodes.literal_block(text, text, language=self.language)]
+
+
+class ProgramSource(ProgramListing):
+    """The loop that Numba compiles."""
+
+    language = "python"
+    text = staticmethod(source)
+
+
+class LabRubric(Directive):
+    """The tasks of a lab and their points, as its grader has them."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        tasks = lab(int(self.arguments[0])).tasks
+        rows = [(task.name, str(task.points)) for task in tasks]
+        rows.append(("in all", str(sum(task.points for task in tasks))))
+        return [table(("Task", "Points"), (3, 1), rows)]
+
+
+class LabMistakes(Directive):
+    """The wrong solutions that a lab's grader is tested with: what each costs, and the reason."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        path = ROOT / "tests" / "labs" / f"lab{self.arguments[0]}" / "wrong.toml"
+        self.state.document.settings.record_dependencies.add(str(path))
+        rows = [
+            (wrong["mistake"], task, f"... {words} ...")
+            for wrong in tomllib.loads(path.read_text())["wrong"]
+            for task, words in wrong["lost"].items()
+        ]
+        return [table(("Mistake", "Task lost", "The grader says"), (3, 2, 4), rows)]
+
+
+def table(
+    heads: Sequence[str], widths: Sequence[int], rows: Iterable[Sequence[str]]
+) -> nodes.table:
+    """Return a table of plain text."""
+    group = nodes.tgroup(cols=len(heads))
+    group.extend(nodes.colspec(colwidth=width) for width in widths)
+    head, body = nodes.thead(), nodes.tbody()
+    head += row(heads)
+    body.extend(row(cells) for cells in rows)
+    group.extend([head, body])
+    return nodes.table("", group)
+
+
+def row(cells: Sequence[str]) -> nodes.row:
+    """Return a table's row of plain text."""
+    return nodes.row("", *(nodes.entry("", nodes.paragraph(text=cell)) for cell in cells))
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("program-listing", ProgramListing)
+    app.add_directive("program-source", ProgramSource)
+    app.add_directive("lab-rubric", LabRubric)
+    app.add_directive("lab-mistakes", LabMistakes)
+    return {"parallel_read_safe": True}

@@ -42,6 +42,8 @@ class Step:
         Flattened, in update order.
     decays : list of float32
         What times the parameter is added to its gradient, for each parameter.
+    rates : list of float32
+        The learning rate of each parameter.
     step_sizes : list of float32
         The bias-corrected learning rate of each parameter.
     beta1_power, beta2_power : float32
@@ -51,6 +53,7 @@ class Step:
     number: int
     gradients: list[Array]
     decays: list[np.float32]
+    rates: list[np.float32]
     step_sizes: list[np.float32]
     beta1_power: np.float32
     beta2_power: np.float32
@@ -298,9 +301,8 @@ class AbstractAdam(ABC):
         before = self._global_step
         beta1_power = self._beta1_power * self._beta1
         beta2_power = self._beta2_power * self._beta2
-        step_sizes = {
-            id(rate): step_size(rate.at(before), beta1_power, beta2_power) for rate in self._rates
-        }
+        rates = {id(rate): rate.at(before) for rate in self._rates}
+        step_sizes = {key: step_size(rate, beta1_power, beta2_power) for key, rate in rates.items()}
         scaled = {id(group): self._scaled(group.decay.at(before)) for group in self._distinct}
         decays = [scaled[id(group)] for group in self._groups]
         for i in self._centralized:
@@ -310,6 +312,7 @@ class AbstractAdam(ABC):
             before + 1,
             flat,
             decays,
+            [rates[id(group.rate)] for group in self._groups],
             [step_sizes[id(group.rate)] for group in self._groups],
             beta1_power,
             beta2_power,

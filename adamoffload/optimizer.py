@@ -7,7 +7,7 @@ decided in `adamoffload.abstract`; the mathematics of Adam is in `adamoffload.ad
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,10 +18,11 @@ from adamoffload.adam import adam
 from adamoffload.arena import Arena, Chunk, plan_chunks
 from adamoffload.arguments import describe, positive_integer
 from adamoffload.blocks import Team, kernel_type
-from adamoffload.ledger import NO_LEDGER, Ledger
+from adamoffload.ledger import NO_LEDGER, Holding, Ledger
 from adamoffload.pipeline import Pipeline, Work
-from adamoffload.probes import Probe
+from adamoffload.probes import NO_PROBE, Probe
 from adamoffload.program import Program, trace
+from adamoffload.sampling import Subject
 
 __all__ = ["AdamOffload", "OffloadMemory"]
 
@@ -53,6 +54,17 @@ class OffloadMemory(NamedTuple):
     def host(self) -> int:
         """Bytes on the host."""
         return self.moments + self.ring
+
+    @property
+    def holdings(self) -> tuple[Holding, ...]:
+        """The same by place and kind, as a ledger records it."""
+        return (
+            Holding("device", "parameters", self.parameters),
+            Holding("device", "gradients", self.gradients),
+            Holding("device", "staging", self.ring),
+            Holding("pinned", "staging", self.ring),
+            Holding("host", "moments", self.moments),
+        )
 
 
 class AdamOffload(AbstractAdam):
@@ -181,7 +193,7 @@ class AdamOffload(AbstractAdam):
             )
             for flush in (False, True)
         ]
-        self._probe = probe
+        self._ledger, self._probe = ledger or NO_LEDGER, probe or NO_PROBE
         self._arena = Arena(self.parameters, self._groups)
         plan = plan_chunks(
             [p.size for p in self.parameters],
@@ -189,8 +201,23 @@ class AdamOffload(AbstractAdam):
             [group.rate for group in self._groups],
             chunk_size,
         )
-        flat = [p.data.reshape(-1) for p in self.parameters]
-        self._pipeline = Pipeline(self._backend, flat, plan, ledger or NO_LEDGER)
+        self._flat = [p.data.reshape(-1) for p in self.parameters]
+        names = tuple(p.name for p in self.parameters)
+        self._pipeline = Pipeline(self._backend, self._flat, names, plan, self._ledger)
+        number = {id(group): i for i, group in enumerate(self._distinct)}
+        self._probe.attach(
+            Subject(
+                names,
+                tuple(p.size for p in self.parameters),
+                self._arena.order,
+                tuple(number[id(group)] for group in self._groups),
+                plan,
+                self._eps,
+                self._squares,
+            )
+        )
+        self._ledger.attach(self._backend)
+        self._holdings = self.memory().holdings
 
     @property
     def moment1(self) -> Mapping[str, np.ndarray[Any, np.dtype[np.float32]]]:
@@ -222,30 +249,34 @@ class AdamOffload(AbstractAdam):
         values = {
             lr_t: kernel.program.bind({"lr_t": lr_t, **constants}) for lr_t in set(step.step_sizes)
         }
-        probe = self._probe if self._probe is not None and self._probe.wants(step.number) else None
+        observer = self._probe.observe(step)
 
         def update_chunk(chunk: Chunk, g: np.ndarray[Any, np.dtype[np.float32]]) -> None:
             m, v = self._arena.m[chunk.start : chunk.stop], self._arena.v[chunk.start : chunk.stop]
             spans = [(s.start, s.stop, values[step.step_sizes[s.index]]) for s in chunk.segments]
-            if probe is not None:
-                for piece in chunk.pieces:
-                    probe.before(self.parameters[piece.index].name, g[piece.chunk_slice])
+            observer.before(chunk, g)
             self._team.run(kernel, (g, m, v), spans)
-            if probe is not None:
-                for piece in chunk.pieces:
-                    part = piece.chunk_slice
-                    probe.after(self.parameters[piece.index].name, m[part], v[part], g[part])
+            observer.after(chunk, m, v, g)
 
-        if probe is not None:
-            probe.begin(step.number, tuple(p.name for p in self.parameters))
-        try:
-            self._pipeline.run(
-                Work(step.number, step.gradients, step.decays, self._unscale, update_chunk)
-            )
-        except BaseException:
-            if probe is not None:
-                probe.discard()
-            raise
+        self._ledger.sample_memory(step.number, self._backend, self._holdings)
+        self._pipeline.run(
+            Work(step.number, step.gradients, step.decays, self._unscale, update_chunk)
+        )
+        self._ledger.sample_memory(step.number, self._backend, self._holdings)
+        observer.close()
+
+    def _squares(self) -> Callable[[], np.ndarray[Any, np.dtype[np.float64]]]:
+        """Start to bring down the squared norm of each parameter; return what waits for it."""
+        sums = np.concatenate([np.dot(w, w).reshape(1) for w in self._flat])
+        host = np.empty(sums.shape, np.float32)
+        computed = self._backend.run_on_device(lambda: None)  # what is issued so far
+        ticket = self._backend.d2h(sums, host, after=(computed,))
+
+        def arrived() -> np.ndarray[Any, np.dtype[np.float64]]:
+            ticket.wait()
+            return host.astype(np.float64)
+
+        return arrived
 
     def _touched(self) -> set[int]:
         return {piece.index for chunk in self._pipeline.updated for piece in chunk.pieces}

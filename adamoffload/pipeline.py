@@ -26,7 +26,7 @@ import numpy as np
 
 from adamoffload.arena import Chunk
 from adamoffload.backend import Array, Backend, Done, Ticket
-from adamoffload.ledger import Ledger, Record
+from adamoffload.ledger import Ledger, Parts, Record
 
 __all__ = ["RING", "Pipeline", "Work"]
 
@@ -76,15 +76,18 @@ class _Slot:
 class _Route:
     """A chunk and the views that it meets on its way: they are the same in every step."""
 
-    __slots__ = ("chunk", "cuts", "host", "parameters", "slot", "staged", "targets")
+    __slots__ = ("chunk", "cuts", "host", "parameters", "parts", "slot", "staged", "targets")
 
-    def __init__(self, chunk: Chunk, slot: _Slot, parameters: Sequence[Array]) -> None:
+    def __init__(
+        self, chunk: Chunk, slot: _Slot, parameters: Sequence[Array], names: Sequence[str]
+    ) -> None:
         self.chunk = chunk
         self.slot = slot
         self.staged = slot.device[: chunk.size]
         self.host = slot.host[: chunk.size]
         self.targets = [self.staged[piece.chunk_slice] for piece in chunk.pieces]
         self.parameters = [parameters[p.index][p.parameter_slice] for p in chunk.pieces]
+        self.parts: Parts = tuple((names[p.index], p.stop - p.start) for p in chunk.pieces)
         self.cuts = [  # where only a part of a gradient is in the chunk
             (i, piece.parameter_slice)
             for i, piece in enumerate(chunk.pieces)
@@ -101,6 +104,8 @@ class Pipeline:
         The device.
     parameters : sequence of device array, shape (size,), float32
         Flattened views of the parameters, in update order; updated in place.
+    names : sequence of str
+        The parameters' names, for the ledger.
     plan : sequence of Chunk
         What to carry.
     ledger : Ledger
@@ -116,6 +121,7 @@ class Pipeline:
         self,
         backend: Backend,
         parameters: Sequence[Array],
+        names: Sequence[str],
         plan: Sequence[Chunk],
         ledger: Ledger,
     ) -> None:
@@ -124,7 +130,8 @@ class Pipeline:
         slot_size = max(chunk.size for chunk in plan)
         self._slots = [_Slot(backend, slot_size) for _ in range(min(RING, len(plan)))]
         self._routes = [
-            _Route(chunk, self._slots[chunk.index % len(self._slots)], parameters) for chunk in plan
+            _Route(chunk, self._slots[chunk.index % len(self._slots)], parameters, names)
+            for chunk in plan
         ]
         self.updated: list[Chunk] = []
         """Chunks of the running step whose moments have been written."""
@@ -143,7 +150,7 @@ class Pipeline:
         self.updated = []
         coming_down: deque[tuple[_Route, Record, Ticket]] = deque()
         for route in self._routes:
-            record = self._ledger.at(work.step, route.chunk.index)
+            record = self._ledger.at(work.step, route.chunk.index, route.parts)
             coming_down.append((route, record, self._bring_down(route, work, record)))
             # Not earlier: the device works in order, and what prepares the chunk after next would
             # stand behind this chunk's `apply`, so that the link has nothing to bring down.

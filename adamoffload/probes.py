@@ -1,34 +1,74 @@
 """`Probe`: watches what an optimizer does to each parameter, step by step.
 
-It samples root mean squares (RMS): of the gradient as it reaches Adam, of the first moment, of the
-square root of the second, and of the update that goes back. The optimizer calls it only on the
-steps it asks for.
+Every so many steps it takes quantiles and norms of gradients, moments and updates; the optimizer
+calls it only then. A few coordinates can be traced through every step.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from collections.abc import Iterable, Iterator
+from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adamoffload.arguments import positive_integer
+from adamoffload.arguments import describe, positive_integer
+from adamoffload.sampling import (
+    LEVELS,
+    UNSEEN,
+    Layout,
+    NonFinite,
+    Observation,
+    Observer,
+    Sample,
+    Subject,
+    Tracing,
+)
+from adamoffload.tables import save
 
-__all__ = ["QUANTITIES", "Probe"]
+if TYPE_CHECKING:
+    from adamoffload.abstract import Step
 
-QUANTITIES = ("gradient", "m", "sqrt_v", "delta")
-"""What is sampled: gradient, first moment, square root of the second moment, update."""
+__all__ = ["LEVELS", "NO_PROBE", "QUANTITIES", "SERIES", "NonFinite", "NullProbe", "Probe"]
+
+QUANTITIES = ("gradient", "m", "v", "sqrt_v", "step_size", "rate", "ratio")
+"""What quantiles are taken of."""
+
+SERIES = ("lr", "lr_t", "bias1", "bias2", "update_ratio", "eps_limited", "frozen")
+"""What is one number a sampled step."""
+
+_SUMMED = ("gradient", "m", "v", "step_size", "sqrt_v")  # the columns of Sample.sums
+_TAKEN = ("gradient", "m", "v", "step_size", "rate", "ratio")  # the columns of Sample.quantiles
+_TRACE = np.dtype(
+    [
+        ("step", np.int64),
+        ("gradient", np.float32),
+        ("m", np.float32),
+        ("v", np.float32),
+        ("delta", np.float32),
+    ]
+)
+
+Float64 = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Probe:
-    """Samples the RMS of gradient, moments and update of each parameter.
+    """Samples gradients, moments and updates of each parameter, or group.
 
-    Pass it to ``AdamOffload(..., probe=probe)``.
+    Pass it to ``AdamOffload(..., probe=probe)``; it watches that optimizer alone.
 
     Parameters
     ----------
     every : int
         Sample each ``every``-th step, beginning with the first.
+    by : str
+        ``"parameter"``, or ``"group"``: then all parameters of a group are one row, named
+        ``"group 0"`` and so on.
+    sample : int
+        Quantiles are taken over this many coordinates of a row at most: evenly spread, always the
+        same ones, and all of them if the row has no more.
+    coordinates : iterable of (str, int)
+        Pairs of a parameter's name and a flat index, to be traced through every step.
 
     Examples
     --------
@@ -40,88 +80,233 @@ class Probe:
     >>> opt = ao.AdamOffload([w], learning_rate=0.5, probe=probe)
     >>> opt((device.asarray(np.full(4, 2.0, np.float32)),))
     (True,)
-    >>> probe.steps, probe.rms("gradient", "w"), probe.rms("delta", "w").round(4)
+    >>> probe.steps, probe.rms("gradient", "w"), probe.rms("step_size", "w").round(4)
     (array([1]), array([2.]), array([0.5]))
     """
 
-    def __init__(self, every: int = 1) -> None:
+    def __init__(
+        self,
+        every: int = 1,
+        *,
+        by: str = "parameter",
+        sample: int = 4096,
+        coordinates: Iterable[tuple[str, int]] = (),
+    ) -> None:
         self.every = positive_integer("Probe", "every", every)
-        self._steps: list[int] = []
-        self._sums: list[dict[str, np.ndarray[Any, np.dtype[np.float64]]]] = []
+        if by not in ("parameter", "group"):
+            raise ValueError(f"Probe: by must be 'parameter' or 'group', got {by!r}")
+        self.by = by
+        self.sample = positive_integer("Probe", "sample", sample)
+        self.coordinates = tuple(_coordinate(pair) for pair in coordinates)
+        self._layout: Layout | None = None
+        self._rows: dict[str, int] = {}
+        self._samples: list[Sample] = []
+        self._traces: list[tuple[int, Any]] = []
+        self._first_nonfinite: NonFinite | None = None
 
     @property
     def steps(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """The sampled steps, counted from 1: shape (samples,), int64."""
-        return np.array(self._steps, np.int64)
+        return np.array([sample.step for sample in self._samples], np.int64)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the parameters seen."""
-        return tuple(self._sums[-1]) if self._sums else ()
+        """Names of the rows: the parameters, or ``"group 0"`` and so on."""
+        return tuple(self._rows)
 
-    def rms(self, quantity: str, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return one parameter's series: shape (samples,), float64.
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Elements of each row."""
+        if self._layout is None:
+            return {}
+        rows = self._layout.rows
+        return {name: rows[k].stop - rows[k].start for name, k in self._rows.items()}
 
-        Parameters
-        ----------
-        quantity : str
-            One of `QUANTITIES`.
-        name : str
-            The parameter's name.
+    @property
+    def first_nonfinite(self) -> NonFinite | None:
+        """The first NaN or infinity seen in a sampled step."""
+        return self._first_nonfinite
+
+    def quantiles(self, quantity: str, name: str) -> Float64:
+        """Return quantiles of one of `QUANTITIES` at `LEVELS`: shape (samples, 7), float64."""
+        row = self._row(name)
+        known = _known("quantity", quantity, QUANTITIES)
+        column = _TAKEN.index("v" if known == "sqrt_v" else known)
+        values = np.array([s.quantiles[row, column] for s in self._samples], np.float32)
+        if known == "sqrt_v":
+            values = np.sqrt(values)
+        return values.reshape(-1, len(LEVELS)).astype(np.float64)
+
+    def norm(self, quantity: str, name: str) -> Float64:
+        """Return the Euclidean norm over all coordinates: shape (samples,), float64."""
+        row = self._row(name)
+        column = _SUMMED.index(_known("quantity", quantity, _SUMMED))
+        return np.sqrt(np.array([s.sums[row, column] for s in self._samples], np.float64))
+
+    def rms(self, quantity: str, name: str) -> Float64:
+        """Return the root mean square over all coordinates: shape (samples,), float64."""
+        root: float = self.sizes[name] ** 0.5 if name in self._rows else 1.0
+        return self.norm(quantity, name) / root
+
+    def series(self, what: str, name: str) -> Float64:
+        """Return one of `SERIES`: shape (samples,), float64."""
+        row = self._row(name)
+        column = SERIES.index(_known("what", what, SERIES))
+        return np.array([s.series[row, column] for s in self._samples], np.float64)
+
+    def trace(self, name: str, index: int) -> np.ndarray[Any, np.dtype[Any]]:
+        """Return a coordinate's gradient, m, v and update in every step: a structured array."""
+        if (name, index) not in self.coordinates:
+            raise ValueError(
+                f"Probe: {(name, index)!r} is not traced; pass it in coordinates=, which holds "
+                f"{self.coordinates!r}"
+            )
+        k = self.coordinates.index((name, index))
+        return np.array([(step, *values[:, k]) for step, values in self._traces], _TRACE)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything to ``.npz``, or a long table to ``.csv``.
 
         Raises
         ------
         ValueError
-            If the quantity or the name is unknown.
+            If the path ends otherwise.
         """
-        if quantity not in QUANTITIES:
-            raise ValueError(
-                f"Probe: quantity must be one of {', '.join(QUANTITIES)}, got {quantity!r}"
-            )
-        if name not in self.names:
-            raise ValueError(
-                f"Probe: no parameter {name!r} was seen; seen: {', '.join(self.names) or 'none'}"
-            )
-        row = QUANTITIES.index(quantity)
-        return np.array([math.sqrt(sums[name][row] / sums[name][-1]) for sums in self._sums])
+        header = ("step", "name", "quantity", "statistic", "value")
+        save("Probe", path, self._arrays, header, self._long)
 
     # -- called by the optimizer --------------------------------------------------------------
 
-    def wants(self, step: int) -> bool:
-        """Return whether to sample the step (counted from 1)."""
-        return (step - 1) % self.every == 0
+    def attach(self, subject: Subject) -> None:
+        """Prepare to watch an optimizer.
 
-    def begin(self, step: int, names: tuple[str, ...]) -> None:
-        """Open the sample of a step."""
-        self._steps.append(step)
-        self._sums.append({name: np.zeros(len(QUANTITIES) + 1) for name in names})
+        Raises
+        ------
+        ValueError
+            If it watches another already, or a coordinate is none of its.
+        """
+        if self._layout is not None:
+            raise ValueError("Probe: it watches an optimizer already; make one for each")
+        sizes = dict(zip(subject.names, subject.sizes, strict=True))
+        for name, index in self.coordinates:
+            if index >= sizes.get(name, 0):
+                raise ValueError(
+                    f"Probe: coordinates has {(name, index)!r}, but "
+                    + (f"{name!r} has {sizes[name]} elements" if name in sizes else "no such name")
+                )
+        self._layout = Layout(subject, self.by, self.sample, self.coordinates)
+        rows = {row.name: k for k, row in enumerate(self._layout.rows)}
+        names = subject.names if self.by == "parameter" else sorted(rows, key=rows.__getitem__)
+        self._rows = {name: rows[name] for name in names}
 
-    def discard(self) -> None:
-        """Drop the sample of a step that failed."""
-        self._steps.pop()
-        self._sums.pop()
+    def observe(self, step: Step) -> Observer:
+        """Return what is called around the update of each chunk in a step."""
+        assert self._layout is not None
+        sampled = (step.number - 1) % self.every == 0
+        observers: list[Observer] = []
+        if sampled:
+            observers.append(Observation(self._layout, step, self._keep))
+        if self.coordinates:
+            count = len(self.coordinates)
+            observers.append(Tracing(self._layout, step.number, count, self._keep_trace))
+        if not observers:
+            return UNSEEN
+        return observers[0] if len(observers) == 1 else _Both(*observers)
 
-    def before(self, name: str, g: np.ndarray[Any, Any]) -> None:
-        """Add a piece of a parameter's gradient, before the update overwrites it."""
-        sums = self._sums[-1][name]
-        sums[0] += _sum_of_squares(g)
-        sums[-1] += g.size
+    def _keep(self, sample: Sample, bad: NonFinite | None) -> None:
+        self._samples.append(sample)
+        self._first_nonfinite = self._first_nonfinite or bad
 
-    def after(
-        self,
-        name: str,
-        m: np.ndarray[Any, Any],
-        v: np.ndarray[Any, Any],
-        delta: np.ndarray[Any, Any],
-    ) -> None:
-        """Add the same piece of the new moments and of the update."""
-        self._sums[-1][name][1:4] += (
-            _sum_of_squares(m),
-            np.sum(v, dtype=np.float64),  # the square of sqrt(v)
-            _sum_of_squares(delta),
+    def _keep_trace(self, step: int, values: Any) -> None:
+        self._traces.append((step, values))
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def _row(self, name: str) -> int:
+        if name not in self._rows:
+            seen = ", ".join(list(self._rows)[:10]) or "none"
+            raise ValueError(f"Probe: no parameter {name!r} was seen; seen: {seen}")
+        return self._rows[name]
+
+    def _arrays(self) -> dict[str, Any]:
+        rows = list(self._rows.values())
+        samples = self._samples
+        return {
+            "steps": self.steps,
+            "names": np.array(self.names),
+            "sizes": np.array(list(self.sizes.values()), np.int64),
+            "levels": np.array(LEVELS),
+            "quantities": np.array(_TAKEN),
+            "series_names": np.array(SERIES),
+            "summed": np.array(_SUMMED),
+            "quantiles": np.array([s.quantiles[rows] for s in samples], np.float32),
+            "norms": np.sqrt(np.array([s.sums[rows] for s in samples], np.float64)),
+            "series": np.array([s.series[rows] for s in samples], np.float64),
+        }
+
+    def _long(self) -> Iterator[tuple[int, str, str, str, float]]:
+        for sample in self._samples:
+            for name, row in self._rows.items():
+                for what, value in zip(SERIES, sample.series[row].tolist(), strict=True):
+                    yield sample.step, name, what, "value", value
+                for what, square in zip(_SUMMED, sample.sums[row].tolist(), strict=True):
+                    yield sample.step, name, what, "norm", square**0.5
+                for what, values in zip(_TAKEN, sample.quantiles[row].tolist(), strict=True):
+                    for level, value in zip(LEVELS, values, strict=True):
+                        yield sample.step, name, what, f"quantile {level}", value
+
+    def __bool__(self) -> bool:
+        return True
+
+
+class _Both:
+    """Two observers of one step."""
+
+    def __init__(self, first: Observer, second: Observer) -> None:
+        self._first, self._second = first, second
+
+    def before(self, chunk: Any, g: Any) -> None:
+        self._first.before(chunk, g)
+        self._second.before(chunk, g)
+
+    def after(self, chunk: Any, m: Any, v: Any, delta: Any) -> None:
+        self._first.after(chunk, m, v, delta)
+        self._second.after(chunk, m, v, delta)
+
+    def close(self) -> None:
+        self._first.close()
+        self._second.close()
+
+
+class NullProbe(Probe):
+    """A probe that watches nothing: what an optimizer has when none was given."""
+
+    def attach(self, subject: Subject) -> None:
+        """Do nothing."""
+
+    def observe(self, step: Step) -> Observer:  # noqa: ARG002
+        """Return what does nothing."""
+        return UNSEEN
+
+
+NO_PROBE = NullProbe()
+"""The one `NullProbe` that everything without a probe shares."""
+
+
+def _known(argument: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise ValueError(f"Probe: {argument} must be one of {', '.join(known)}, got {value!r}")
+    return value
+
+
+def _coordinate(pair: Any) -> tuple[str, int]:
+    try:
+        name, index = pair
+    except (TypeError, ValueError):
+        name, index = None, None
+    if not isinstance(name, str) or not isinstance(index, int | np.integer) or index < 0:
+        raise TypeError(
+            f"Probe: coordinates must be pairs of a parameter's name and a flat index >= 0, got "
+            f"{describe(pair)}"
         )
-
-
-def _sum_of_squares(x: np.ndarray[Any, Any]) -> float:
-    wide = x.astype(np.float64)  # squares of float32 can overflow and underflow
-    return float(np.dot(wide, wide))
+    return name, int(index)

@@ -16,7 +16,7 @@ PACKAGE = sorted((ROOT / "adamoffload").rglob("*.py"))
 BACKENDS = sorted((ROOT / "backends").rglob("*.py"))
 EXAMPLE = ROOT / "tests" / "example_backend" / "adamoffload_background.py"
 TESTING = sorted((ROOT / "adamoffload" / "testing").rglob("*.py"))
-LEAVES = ("adam", "backend", "ledger")
+LEAVES = ("adam", "backend", "tables")
 PLOTS = sorted((ROOT / "adamoffload" / "plots").rglob("*.py"))
 DRAWERS = ("__init__.py", "bench.py", "cli.py", "demo.py")
 NOT_AT_IMPORT = (
@@ -57,6 +57,11 @@ def test_the_reader_sees_every_form_of_import() -> None:
 def test_the_leaves_import_nothing_of_ours(name: str) -> None:
     found = imports_of(ROOT / "adamoffload" / f"{name}.py")
     assert not {module for module in found if is_of(module, "adamoffload")}
+
+
+def test_the_ledger_imports_only_what_saves_it() -> None:
+    found = imports_of(ROOT / "adamoffload" / "ledger.py")
+    assert {m for m in found if is_of(m, "adamoffload")} == {"adamoffload.tables.save"}
 
 
 @pytest.mark.parametrize("path", [*BACKENDS, EXAMPLE], ids=name_of)

@@ -34,7 +34,7 @@ def step_sizes(probe: Probe, names: Sequence[str] | None = None, ax: Axes | None
     """Draw the RMS of the updates of some parameters over the steps."""
     ax = axes_or_new(ax)
     for name, color in zip(names or probe.names, LINES, strict=False):
-        ax.plot(probe.steps, probe.rms("delta", name), color=color, label=name)
+        ax.plot(probe.steps, probe.rms("step_size", name), color=color, label=name)
     ax.set(title="Step sizes", xlabel="step", ylabel="RMS of the update (unit of weight)")
     ax.set_yscale("log")
     ax.legend()

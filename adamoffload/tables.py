@@ -1,0 +1,55 @@
+"""Saves what was recorded: arrays to ``.npz``, a table to ``.csv``.
+
+Names of parameters may hold any character. They stand in arrays and in quoted fields, never in the
+names of an archive's members.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from os import PathLike, fspath
+from typing import Any
+
+import numpy as np
+
+__all__ = ["save"]
+
+
+def save(
+    owner: str,
+    path: str | PathLike[str],
+    arrays: Callable[[], dict[str, Any]],
+    header: Sequence[str],
+    rows: Callable[[], Iterable[Sequence[Any]]],
+) -> None:
+    """Write arrays or a table, as the path's suffix says.
+
+    Parameters
+    ----------
+    owner : str
+        Whose they are, for the message.
+    path : str or path
+        Ends in ``.npz`` or ``.csv``.
+    arrays : callable
+        Returns the archive's arrays by name.
+    header : sequence of str
+        The table's columns.
+    rows : callable
+        Returns the table's rows.
+
+    Raises
+    ------
+    ValueError
+        For another suffix; nothing is written.
+    """
+    name = fspath(path)
+    if name.endswith(".npz"):
+        np.savez_compressed(name, **arrays())
+    elif name.endswith(".csv"):
+        with open(name, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(header)
+            writer.writerows(rows())
+    else:
+        raise ValueError(f"{owner}.save: path must end in .npz or .csv, got {name!r}")

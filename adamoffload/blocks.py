@@ -18,6 +18,7 @@ import numpy as np
 
 from adamoffload.arguments import describe, positive_integer
 from adamoffload.program import Program
+from adamoffload.sums import BLOCK, squares, sums
 
 __all__ = ["ENGINES", "Kernel", "NumpyKernel", "Span", "Team", "available_cores", "kernel_type"]
 
@@ -40,11 +41,21 @@ class Kernel(Protocol):
         What it runs.
     block_size : int
         Elements of a block, at most.
+    squares, sums : callable
+        Those of `adamoffload.sums`, as fast as this engine has them.
     """
 
     name: str
     program: Program
     block_size: int
+
+    @property
+    def squares(self) -> Callable[[Flat], float]:
+        """`adamoffload.sums.squares`."""
+
+    @property
+    def sums(self) -> Callable[[Flat, Flat, Flat, np.float32], tuple[float, ...]]:
+        """`adamoffload.sums.sums`."""
 
     def scratch(self) -> Any:
         """Allocate what one thread needs."""
@@ -70,7 +81,9 @@ class NumpyKernel:
     """
 
     name = "numpy"
-    block_size = 131_072
+    block_size = BLOCK
+    squares = staticmethod(squares)
+    sums = staticmethod(sums)
 
     def __init__(self, program: Program) -> None:
         self.program = program

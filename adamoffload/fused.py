@@ -17,6 +17,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,19 @@ class NumbaKernel:
     def __init__(self, program: Program) -> None:
         self.program = program
         self._arguments = _arguments(program)
-        self._loop = _compiled(source(program), program)
+        array, scalar = numba.float32[::1], numba.float32
+        arguments = [array] * len(program.arrays) + [scalar] * len(self._arguments)
+        self._loop = _compiled(source(program), numba.void(*arguments))
+
+    @property
+    def squares(self) -> Callable[..., float]:
+        """`adamoffload.sums.squares`, compiled on first use."""
+        return _sums()[0]
+
+    @property
+    def sums(self) -> Callable[..., tuple[float, ...]]:
+        """`adamoffload.sums.sums`, compiled on first use."""
+        return _sums()[1]
 
     def scratch(self) -> None:
         """Allocate nothing: intermediate values stay in registers of the processor."""
@@ -132,16 +145,54 @@ def _statement(line: Instruction, registers: Sequence[Register]) -> str:
     return f"r{line.result} = {pattern.format(*operands)}"
 
 
-def _compiled(text: str, program: Program) -> Callable[..., None]:
-    array, scalar = numba.float32[::1], numba.float32
-    arguments = [array] * len(program.arrays) + [scalar] * len(_arguments(program))
-    options: Any = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+_SQUARES = """\
+import numpy as np
+
+def loop(x):
+    total = 0.0
+    for i in range(x.size):
+        total += np.float64(x[i]) * np.float64(x[i])
+    return total
+"""
+
+_SUMS = """\
+import numpy as np
+
+def loop(m, v, delta, smallest):
+    mm = vv = dd = total = 0.0
+    small = infinite = np.int32(0)
+    for i in range(m.size):
+        a, b, c = np.float64(m[i]), np.float64(v[i]), np.float64(delta[i])
+        mm += a * a
+        vv += b * b
+        dd += c * c
+        total += b
+        small += np.int32(v[i] < smallest)
+        infinite += np.int32(v[i] == np.inf)
+    return mm, vv, dd, total, small, infinite
+"""
+
+
+@cache
+def _sums() -> tuple[Callable[..., float], Callable[..., tuple[float, ...]]]:
+    """Compile `adamoffload.sums`: there the order of addition does not matter."""
+    array, scalar, wide, count = numba.float32[::1], numba.float32, numba.float64, numba.int32
+    several: Any = numba.types.Tuple  # numba has no types of its own
+    several = several([wide] * 4 + [count] * 2)
+    return (
+        _compiled(_SQUARES.rstrip(), wide(array), fastmath={"reassoc"}),
+        _compiled(_SUMS.rstrip(), several(array, array, array, scalar), fastmath={"reassoc"}),
+    )
+
+
+def _compiled(text: str, signature: Any, **options: Any) -> Callable[..., Any]:
+    options |= {"nogil": True, "error_model": "numpy", "boundscheck": False}
     try:
-        function, cache = _from_cache_folder(text), True
+        function, cached = _from_cache_folder(text), True
     except OSError:  # a home that cannot be written to: compile in every process
-        function, cache = _from_text(text), False
-    compiler: Any = numba.njit(numba.void(*arguments), cache=cache, **options)
-    loop: Callable[..., None] = compiler(function)
+        function, cached = _from_text(text), False
+    compiler: Any = numba.njit(signature, cache=cached, **options)
+    loop: Callable[..., Any] = compiler(function)
     return loop
 
 

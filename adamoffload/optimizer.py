@@ -7,7 +7,7 @@ decided in `adamoffload.abstract`; the mathematics of Adam is in `adamoffload.ad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -201,19 +201,19 @@ class AdamOffload(AbstractAdam):
             [group.rate for group in self._groups],
             chunk_size,
         )
-        self._flat = [p.data.reshape(-1) for p in self.parameters]
+        flat = tuple(p.data.reshape(-1) for p in self.parameters)
         names = tuple(p.name for p in self.parameters)
-        self._pipeline = Pipeline(self._backend, self._flat, names, plan, self._ledger)
+        self._pipeline = Pipeline(self._backend, flat, names, plan, self._ledger)
         number = {id(group): i for i, group in enumerate(self._distinct)}
         self._probe.attach(
             Subject(
+                self._backend,
                 names,
-                tuple(p.size for p in self.parameters),
+                flat,
                 self._arena.order,
                 tuple(number[id(group)] for group in self._groups),
                 plan,
                 self._eps,
-                self._squares,
             )
         )
         self._ledger.attach(self._backend)
@@ -254,9 +254,7 @@ class AdamOffload(AbstractAdam):
         def update_chunk(chunk: Chunk, g: np.ndarray[Any, np.dtype[np.float32]]) -> None:
             m, v = self._arena.m[chunk.start : chunk.stop], self._arena.v[chunk.start : chunk.stop]
             spans = [(s.start, s.stop, values[step.step_sizes[s.index]]) for s in chunk.segments]
-            observer.before(chunk, g)
-            self._team.run(kernel, (g, m, v), spans)
-            observer.after(chunk, m, v, g)
+            observer.run(self._team.run, kernel, chunk, (g, m, v), spans)
 
         self._ledger.sample_memory(step.number, self._backend, self._holdings)
         self._pipeline.run(
@@ -264,19 +262,6 @@ class AdamOffload(AbstractAdam):
         )
         self._ledger.sample_memory(step.number, self._backend, self._holdings)
         observer.close()
-
-    def _squares(self) -> Callable[[], np.ndarray[Any, np.dtype[np.float64]]]:
-        """Start to bring down the squared norm of each parameter; return what waits for it."""
-        sums = np.concatenate([np.dot(w, w).reshape(1) for w in self._flat])
-        host = np.empty(sums.shape, np.float32)
-        computed = self._backend.run_on_device(lambda: None)  # what is issued so far
-        ticket = self._backend.d2h(sums, host, after=(computed,))
-
-        def arrived() -> np.ndarray[Any, np.dtype[np.float64]]:
-            ticket.wait()
-            return host.astype(np.float64)
-
-        return arrived
 
     def _touched(self) -> set[int]:
         return {piece.index for chunk in self._pipeline.updated for piece in chunk.pieces}

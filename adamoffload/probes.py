@@ -7,12 +7,14 @@ calls it only then. A few coordinates can be traced through every step.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from adamoffload.arguments import describe, positive_integer
+from adamoffload.blocks import Kernel
 from adamoffload.sampling import (
     LEVELS,
     UNSEEN,
@@ -20,7 +22,9 @@ from adamoffload.sampling import (
     NonFinite,
     Observation,
     Observer,
+    ReadingKernel,
     Sample,
+    SquaredNorms,
     Subject,
     Tracing,
 )
@@ -39,6 +43,7 @@ SERIES = ("lr", "lr_t", "bias1", "bias2", "update_ratio", "eps_limited", "frozen
 
 _SUMMED = ("gradient", "m", "v", "step_size", "sqrt_v")  # the columns of Sample.sums
 _TAKEN = ("gradient", "m", "v", "step_size", "rate", "ratio")  # the columns of Sample.quantiles
+_PENDING_BYTES = 32 << 20
 _TRACE = np.dtype(
     [
         ("step", np.int64),
@@ -89,7 +94,7 @@ class Probe:
         every: int = 1,
         *,
         by: str = "parameter",
-        sample: int = 4096,
+        sample: int = 1024,
         coordinates: Iterable[tuple[str, int]] = (),
     ) -> None:
         self.every = positive_integer("Probe", "every", every)
@@ -100,14 +105,16 @@ class Probe:
         self.coordinates = tuple(_coordinate(pair) for pair in coordinates)
         self._layout: Layout | None = None
         self._rows: dict[str, int] = {}
+        self._pending: list[Observation] = []
         self._samples: list[Sample] = []
         self._traces: list[tuple[int, Any]] = []
         self._first_nonfinite: NonFinite | None = None
+        self._kernels: dict[Kernel, ReadingKernel] = {}
 
     @property
     def steps(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """The sampled steps, counted from 1: shape (samples,), int64."""
-        return np.array([sample.step for sample in self._samples], np.int64)
+        return np.array([sample.step for sample in self._summed_up()], np.int64)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -132,7 +139,7 @@ class Probe:
         row = self._row(name)
         known = _known("quantity", quantity, QUANTITIES)
         column = _TAKEN.index("v" if known == "sqrt_v" else known)
-        values = np.array([s.quantiles[row, column] for s in self._samples], np.float32)
+        values = np.array([s.quantiles[row, column] for s in self._summed_up()], np.float32)
         if known == "sqrt_v":
             values = np.sqrt(values)
         return values.reshape(-1, len(LEVELS)).astype(np.float64)
@@ -141,7 +148,7 @@ class Probe:
         """Return the Euclidean norm over all coordinates: shape (samples,), float64."""
         row = self._row(name)
         column = _SUMMED.index(_known("quantity", quantity, _SUMMED))
-        return np.sqrt(np.array([s.sums[row, column] for s in self._samples], np.float64))
+        return np.sqrt(np.array([s.sums[row, column] for s in self._summed_up()], np.float64))
 
     def rms(self, quantity: str, name: str) -> Float64:
         """Return the root mean square over all coordinates: shape (samples,), float64."""
@@ -152,7 +159,7 @@ class Probe:
         """Return one of `SERIES`: shape (samples,), float64."""
         row = self._row(name)
         column = SERIES.index(_known("what", what, SERIES))
-        return np.array([s.series[row, column] for s in self._samples], np.float64)
+        return np.array([s.series[row, column] for s in self._summed_up()], np.float64)
 
     def trace(self, name: str, index: int) -> np.ndarray[Any, np.dtype[Any]]:
         """Return a coordinate's gradient, m, v and update in every step: a structured array."""
@@ -187,7 +194,7 @@ class Probe:
         """
         if self._layout is not None:
             raise ValueError("Probe: it watches an optimizer already; make one for each")
-        sizes = dict(zip(subject.names, subject.sizes, strict=True))
+        sizes = {n: x.size for n, x in zip(subject.names, subject.parameters, strict=True)}
         for name, index in self.coordinates:
             if index >= sizes.get(name, 0):
                 raise ValueError(
@@ -195,27 +202,40 @@ class Probe:
                     + (f"{name!r} has {sizes[name]} elements" if name in sizes else "no such name")
                 )
         self._layout = Layout(subject, self.by, self.sample, self.coordinates)
-        rows = {row.name: k for k, row in enumerate(self._layout.rows)}
-        names = subject.names if self.by == "parameter" else sorted(rows, key=rows.__getitem__)
+        self._norms = SquaredNorms(subject.backend, subject.parameters)
+        rows = {row.name: row.index for row in self._layout.rows}
+        names = subject.names if self.by == "parameter" else tuple(rows)
         self._rows = {name: rows[name] for name in names}
 
     def observe(self, step: Step) -> Observer:
-        """Return what is called around the update of each chunk in a step."""
+        """Return what reads a step while it runs; call it before any parameter changes."""
         assert self._layout is not None
-        sampled = (step.number - 1) % self.every == 0
-        observers: list[Observer] = []
-        if sampled:
-            observers.append(Observation(self._layout, step, self._keep))
+        observer = UNSEEN
+        if (step.number - 1) % self.every == 0:
+            squares = self._norms.start()
+            observer = Observation(self._layout, self._reading, step, squares, self._keep)
         if self.coordinates:
-            count = len(self.coordinates)
-            observers.append(Tracing(self._layout, step.number, count, self._keep_trace))
-        if not observers:
-            return UNSEEN
-        return observers[0] if len(observers) == 1 else _Both(*observers)
+            keep = partial(self._keep_trace, step.number)
+            observer = Tracing(observer, self._layout, len(self.coordinates), keep)
+        return observer
 
-    def _keep(self, sample: Sample, bad: NonFinite | None) -> None:
-        self._samples.append(sample)
-        self._first_nonfinite = self._first_nonfinite or bad
+    def _reading(self, kernel: Kernel) -> ReadingKernel:
+        if kernel not in self._kernels:  # one for good: threads keep their scratch by kernel
+            self._kernels[kernel] = ReadingKernel(kernel)
+        return self._kernels[kernel]
+
+    def _keep(self, observation: Observation) -> None:
+        self._pending.append(observation)
+        self._first_nonfinite = self._first_nonfinite or observation.first_bad()
+        if sum(each.taken.nbytes for each in self._pending) > _PENDING_BYTES:
+            self._summed_up()
+
+    def _summed_up(self) -> list[Sample]:
+        """Return the samples; quantiles take longer than reading, so they wait for this."""
+        while self._pending:
+            self._samples.append(self._pending[0].sample())
+            del self._pending[0]
+        return self._samples
 
     def _keep_trace(self, step: int, values: Any) -> None:
         self._traces.append((step, values))
@@ -230,7 +250,7 @@ class Probe:
 
     def _arrays(self) -> dict[str, Any]:
         rows = list(self._rows.values())
-        samples = self._samples
+        samples = self._summed_up()
         return {
             "steps": self.steps,
             "names": np.array(self.names),
@@ -245,7 +265,7 @@ class Probe:
         }
 
     def _long(self) -> Iterator[tuple[int, str, str, str, float]]:
-        for sample in self._samples:
+        for sample in self._summed_up():
             for name, row in self._rows.items():
                 for what, value in zip(SERIES, sample.series[row].tolist(), strict=True):
                     yield sample.step, name, what, "value", value
@@ -257,25 +277,6 @@ class Probe:
 
     def __bool__(self) -> bool:
         return True
-
-
-class _Both:
-    """Two observers of one step."""
-
-    def __init__(self, first: Observer, second: Observer) -> None:
-        self._first, self._second = first, second
-
-    def before(self, chunk: Any, g: Any) -> None:
-        self._first.before(chunk, g)
-        self._second.before(chunk, g)
-
-    def after(self, chunk: Any, m: Any, v: Any, delta: Any) -> None:
-        self._first.after(chunk, m, v, delta)
-        self._second.after(chunk, m, v, delta)
-
-    def close(self) -> None:
-        self._first.close()
-        self._second.close()
 
 
 class NullProbe(Probe):

@@ -1,22 +1,26 @@
-"""What a `Probe` reads in one step, chunk by chunk.
+"""What a `Probe` reads in one step, block by block.
 
-The arena lies in chunks; a probe's rows, one for each parameter or group, are intervals of the
-arena. A chunk is read in cuts: what it shares with one row, in blocks that stay in the cache. Sums
-are exact, over all coordinates; quantiles are taken over coordinates that lie a fixed stride apart,
-whichever chunk they come in.
+A probe's rows, one for each parameter or group, are intervals of the arena. On a sampled step the
+threads that run Adam read each block just before and just after they update it, while it is in
+their cache: read later, from memory, the same sums cost twice as much. Sums are over all
+coordinates. Quantiles are over coordinates that lie a fixed stride apart in the row, whichever
+chunk they come in.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from adamoffload.arena import Chunk
+from adamoffload.backend import Array, Backend
+from adamoffload.blocks import Kernel, Span
 
 if TYPE_CHECKING:
     from adamoffload.abstract import Step
@@ -28,10 +32,12 @@ __all__ = [
     "NonFinite",
     "Observation",
     "Observer",
+    "ReadingKernel",
     "Row",
     "Sample",
-    "Sight",
+    "SquaredNorms",
     "Subject",
+    "Tracing",
     "stride_of",
 ]
 
@@ -41,7 +47,7 @@ LEVELS = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
 
-_BLOCK = 1 << 16
+_RUN = 1 << 17  # coordinates whose quantiles are taken at once
 _READ = ("gradient", "m", "v", "step_size")
 
 
@@ -73,55 +79,75 @@ class Subject:
 
     Attributes
     ----------
+    backend : Backend
+        The device.
     names : tuple of str
         Of the parameters, in update order.
-    sizes : tuple of int
-        Their elements.
+    parameters : tuple of device array, shape (size,), float32
+        Flattened views of them.
     order : tuple of int
-        The parameters' places in update order, as they follow each other in the arena.
+        Their places in update order, as they follow each other in the arena.
     groups : tuple of int
         Which group each belongs to; a group's parameters are neighbours in the arena.
     chunks : tuple of Chunk
         How the arena is cut.
     eps : float32
         Adam's epsilon.
-    squares : callable
-        Starts to compute the square of each parameter's norm, and returns what waits for it.
     """
 
+    backend: Backend
     names: tuple[str, ...]
-    sizes: tuple[int, ...]
+    parameters: tuple[Array, ...]
     order: tuple[int, ...]
     groups: tuple[int, ...]
     chunks: tuple[Chunk, ...]
     eps: np.float32
-    squares: Callable[[], Callable[[], Float64]]
 
 
-class Row(NamedTuple):
-    """What is summed up together: an interval of the arena, and the parameters in it."""
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An interval of the arena that is summed up together.
 
+    Attributes
+    ----------
+    index : int
+        Its place among the rows, which stand in the arena's order.
+    name : str
+        The parameter's name, or ``"group 0"`` and so on.
+    start, stop : int
+        Elements in the arena.
+    stride : int
+        How far apart the sampled coordinates lie; the first is the row's first.
+    slot : int
+        Where the row's sampled coordinates begin among those of all rows.
+    """
+
+    index: int
     name: str
     start: int
     stop: int
-    members: tuple[int, ...]
+    stride: int
+    slot: int
 
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.stop - self.start
 
-class Cut(NamedTuple):
-    """A block of a row in a chunk: elements lo to hi, of which every stride-th is sampled."""
+    def sampled_before(self, position: int) -> int:
+        """Return how many sampled coordinates lie before a place in the arena."""
+        return -(-(position - self.start) // self.stride)
 
-    row: int
-    lo: int
-    hi: int
-    sampled: slice
-    last: bool
+    @property
+    def sampled(self) -> int:
+        """Number of sampled coordinates."""
+        return self.sampled_before(self.stop)
 
-
-class Sight(NamedTuple):
-    """A traced coordinate in a chunk: its number, and where it is."""
-
-    trace: int
-    offset: int
+    def cut(self, start: int, stop: int) -> tuple[slice, slice]:
+        """Return the slots of the sampled coordinates in a block, and where they are in it."""
+        first, last = self.sampled_before(start), self.sampled_before(stop)
+        offset = self.start + first * self.stride - start
+        return slice(self.slot + first, self.slot + last), slice(offset, None, self.stride)
 
 
 class Sample(NamedTuple):
@@ -134,7 +160,7 @@ class Sample(NamedTuple):
     quantiles : ndarray, shape (rows, 6, 7), float32
         Of gradient, m, v, step size, rate and ratio, at `LEVELS`.
     sums : ndarray, shape (rows, 5), float64
-        Of the squares of gradient, m, v, step size, and of v.
+        Of the squares of gradient, m, v and step size, and of v.
     series : ndarray, shape (rows, 7), float64
         As in ``SERIES``.
     """
@@ -146,14 +172,14 @@ class Sample(NamedTuple):
 
 
 def stride_of(size: int, sample: int) -> int:
-    """Return how far apart the sampled coordinates lie.
+    """Return how far apart the sampled coordinates of a row lie.
 
     It has no factor in common with the size, so that the sample meets every column of a matrix.
 
     Examples
     --------
-    >>> stride_of(4096, 4096), stride_of(4097, 4096), stride_of(1024 * 1024, 4096)
-    (1, 2, 257)
+    >>> stride_of(1024, 1024), stride_of(1025, 1024), stride_of(1024 * 1024, 1024)
+    (1, 2, 1025)
     """
     stride = -(-size // sample)
     while math.gcd(stride, size) > 1:
@@ -162,7 +188,7 @@ def stride_of(size: int, sample: int) -> int:
 
 
 class Layout:
-    """Where in each chunk a probe must look.
+    """Where a probe must look.
 
     Parameters
     ----------
@@ -182,240 +208,343 @@ class Layout:
         self.subject = subject
         self.starts = [0]  # of the parameters, as they follow each other in the arena
         for i in subject.order:
-            self.starts.append(self.starts[-1] + subject.sizes[i])
-        self.rows = self._rows(by)
-        self.cuts = self._cuts(sample)
-        self.sights = self._sights(coordinates)
+            self.starts.append(self.starts[-1] + subject.parameters[i].size)
+        self.rows = [*self._rows(by, sample)]
+        self.sampled = sum(row.sampled for row in self.rows)
+        self.sizes = np.array([row.size for row in self.rows])
+        self.members = np.array(subject.order)
+        self.firsts = np.searchsorted(self.starts[:-1], [row.start for row in self.rows])
+        self.leaders = self.members[self.firsts]  # a parameter of each row: they share its rate
+        self.runs = [*self._runs()]
+        self.parts = self._parts()
+        self.traced = self._traced(coordinates)
         self.smallest = _smallest(subject.eps)
 
-    def place(self, arena_index: int) -> tuple[int, int]:
-        """Return the parameter, in update order, and its flat index."""
-        k = bisect_right(self.starts, arena_index) - 1
-        return self.subject.order[k], arena_index - self.starts[k]
+    def place(self, position: int) -> tuple[int, int]:
+        """Return the parameter at a place in the arena, in update order, and the flat index."""
+        k = bisect_right(self.starts, position) - 1
+        return self.subject.order[k], position - self.starts[k]
 
-    def _rows(self, by: str) -> list[Row]:
+    def _runs(self) -> Iterator[tuple[slice, slice, int]]:
+        """Return neighbours with equally many sampled coordinates: rows, slots, how many."""
+        for count, run in groupby(self.rows, key=lambda row: row.sampled):
+            rows, most = list(run), max(1, _RUN // count)
+            for i in range(0, len(rows), most):
+                some = rows[i : i + most]
+                first, last = some[0], some[-1]
+                slots = slice(first.slot, last.slot + count)
+                yield slice(first.index, last.index + 1), slots, count
+
+    def _rows(self, by: str, sample: int) -> Iterator[Row]:
+        subject, slot = self.subject, 0
+        keys = [i if by == "parameter" else subject.groups[i] for i in subject.order]
+        for index, (key, places) in enumerate(groupby(range(len(keys)), key=keys.__getitem__)):
+            inside = list(places)
+            start, stop = self.starts[inside[0]], self.starts[inside[-1] + 1]
+            name = subject.names[key] if by == "parameter" else f"group {key}"
+            row = Row(index, name, start, stop, stride_of(stop - start, sample), slot)
+            slot += row.sampled
+            yield row
+
+    def _parts(self) -> list[list[tuple[int, int, Row]]]:
+        """Return, for each chunk, the elements that it shares with a row."""
+        ends = [row.stop for row in self.rows]
+        parts = []
+        for chunk in self.subject.chunks:
+            first, last = bisect_right(ends, chunk.start), bisect_right(ends, chunk.stop - 1)
+            parts.append(
+                [
+                    (max(row.start, chunk.start), min(row.stop, chunk.stop), row)
+                    for row in self.rows[first : last + 1]
+                ]
+            )
+        return parts
+
+    def _traced(self, coordinates: Sequence[tuple[str, int]]) -> list[list[tuple[int, int]]]:
+        """Return, for each chunk, the traced coordinates in it: which, and where in the chunk."""
         subject = self.subject
-        names = (
-            {i: subject.names[i] for i in subject.order}
-            if by == "parameter"
-            else {i: f"group {subject.groups[i]}" for i in subject.order}
-        )
-        rows: dict[str, Row] = {}
-        for k, i in enumerate(subject.order):
-            start, stop = self.starts[k], self.starts[k + 1]
-            row = rows.get(names[i], Row(names[i], start, stop, ()))
-            rows[names[i]] = Row(row.name, row.start, stop, (*row.members, i))
-        return list(rows.values())
-
-    def _cuts(self, sample: int) -> list[list[Cut]]:
-        cuts: list[list[Cut]] = [[] for _ in self.subject.chunks]
-        chunks = iter(self.subject.chunks)
-        chunk = next(chunks)
-        for k, row in enumerate(self.rows):
-            stride = stride_of(row.stop - row.start, sample)
-            begin = row.start
-            while begin < row.stop:
-                if begin == chunk.stop:
-                    chunk = next(chunks)
-                end = min(begin + _BLOCK, chunk.stop, row.stop)
-                first = (row.start - begin) % stride
-                sampled = slice(begin - chunk.start + first, end - chunk.start, stride)
-                lo, hi = begin - chunk.start, end - chunk.start
-                cuts[chunk.index].append(Cut(k, lo, hi, sampled, end == row.stop))
-                begin = end
-        return cuts
-
-    def _sights(self, coordinates: Sequence[tuple[str, int]]) -> list[list[Sight]]:
-        sights: list[list[Sight]] = [[] for _ in self.subject.chunks]
-        ends = [chunk.stop for chunk in self.subject.chunks]
-        place = {self.subject.names[i]: k for k, i in enumerate(self.subject.order)}
-        for trace, (name, index) in enumerate(coordinates):
-            at = self.starts[place[name]] + index
-            chunk = self.subject.chunks[bisect_right(ends, at)]
-            sights[chunk.index].append(Sight(trace, at - chunk.start))
-        return sights
+        traced: list[list[tuple[int, int]]] = [[] for _ in subject.chunks]
+        ends = [chunk.stop for chunk in subject.chunks]
+        begin = {subject.names[i]: self.starts[k] for k, i in enumerate(subject.order)}
+        for number, (name, index) in enumerate(coordinates):
+            chunk = subject.chunks[bisect_right(ends, begin[name] + index)]
+            traced[chunk.index].append((number, begin[name] + index - chunk.start))
+        return traced
 
 
-class Observer(Protocol):
-    """What is called around the update of each chunk."""
+class SquaredNorms:
+    """Brings down the square of every parameter's norm: 4 bytes each, in one copy.
 
-    def before(self, chunk: Chunk, g: Float32) -> None:
-        """Read a chunk's gradient, before the update overwrites it."""
+    Parameters
+    ----------
+    backend : Backend
+        The device.
+    parameters : sequence of device array, shape (size,), float32
+        What to sum up; the device does it in float32.
+    """
 
-    def after(self, chunk: Chunk, m: Float32, v: Float32, delta: Float32) -> None:
-        """Read its new moments and its update."""
+    def __init__(self, backend: Backend, parameters: Sequence[Array]) -> None:
+        count = len(parameters)
+        self._backend = backend
+        self._device = backend._empty((count,), np.dtype(np.float32))
+        self._host = backend._empty_pinned(count, np.dtype(np.float32))
+        self._pairs = [
+            (parameter, self._device[i : i + 1].reshape(()))
+            for i, parameter in enumerate(parameters)
+        ]
+
+    def start(self) -> Callable[[], Float64]:
+        """Start, before the parameters change; return what waits for the result."""
+        computed = self._backend.run_on_device(self._compute)
+        ticket = self._backend.d2h(self._device, self._host, after=(computed,))
+
+        def result() -> Float64:
+            ticket.wait()
+            return self._host.astype(np.float64)
+
+        return result
+
+    def _compute(self) -> None:
+        for parameter, square in self._pairs:
+            np.dot(parameter, parameter, out=square)
+
+
+class Observer:
+    """What the optimizer calls in a step: this one reads nothing."""
+
+    def run(
+        self,
+        run: Callable[[Kernel, Sequence[Any], Sequence[Span]], None],
+        kernel: Kernel,
+        chunk: Chunk,  # noqa: ARG002
+        arrays: Sequence[Float32],
+        spans: Sequence[Span],
+    ) -> None:
+        """Run a kernel over a chunk's gradient and moments.
+
+        Parameters
+        ----------
+        run : callable
+            `Team.run`.
+        kernel : Kernel
+            What to run.
+        chunk : Chunk
+            Which one.
+        arrays : sequence of ndarray
+            Gradient, m and v of the chunk.
+        spans : sequence of Span
+            Which elements, and what they are computed with.
+        """
+        run(kernel, arrays, spans)
 
     def close(self) -> None:
         """Keep what was read: the step has succeeded."""
 
 
-class Unseen:
-    """Reads nothing."""
-
-    def before(self, chunk: Chunk, g: Float32) -> None:
-        """Do nothing."""
-
-    def after(self, chunk: Chunk, m: Float32, v: Float32, delta: Float32) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
-UNSEEN = Unseen()
+UNSEEN = Observer()
 """What observes a step that nobody asked for."""
 
 
-class Tracing:
+class Tracing(Observer):
     """Reads a few coordinates.
 
     Parameters
     ----------
+    within : Observer
+        What else observes the step.
     layout : Layout
-        Where they are.
-    step : int
-        The step's number.
+        Where the coordinates are.
+    count : int
+        How many.
     keep : callable
-        Takes the step's number, and gradient, m, v and update of each: shape (4, n).
+        Takes gradient, m, v and update of each: shape (4, count), float32.
     """
 
     def __init__(
-        self, layout: Layout, step: int, count: int, keep: Callable[[int, Float32], None]
+        self, within: Observer, layout: Layout, count: int, keep: Callable[[Float32], None]
     ) -> None:
-        self._sights = layout.sights
-        self._step = step
+        self._within, self._traced, self._keep = within, layout.traced, keep
         self._values = np.empty((4, count), np.float32)
-        self._keep = keep
 
-    def before(self, chunk: Chunk, g: Float32) -> None:
-        """Read a chunk's gradient, before the update overwrites it."""
-        for trace, offset in self._sights[chunk.index]:
-            self._values[0, trace] = g[offset]
-
-    def after(self, chunk: Chunk, m: Float32, v: Float32, delta: Float32) -> None:
-        """Read its new moments and its update."""
-        for trace, offset in self._sights[chunk.index]:
-            self._values[1:, trace] = m[offset], v[offset], delta[offset]
+    def run(
+        self,
+        run: Callable[[Kernel, Sequence[Any], Sequence[Span]], None],
+        kernel: Kernel,
+        chunk: Chunk,
+        arrays: Sequence[Float32],
+        spans: Sequence[Span],
+    ) -> None:
+        """Run a kernel over a chunk, and read before and after."""
+        g, m, v = arrays
+        traced, values = self._traced[chunk.index], self._values
+        for number, at in traced:
+            values[0, number] = g[at]
+        self._within.run(run, kernel, chunk, arrays, spans)
+        for number, at in traced:
+            values[1:, number] = m[at], v[at], g[at]
 
     def close(self) -> None:
-        """Keep what was read."""
-        self._keep(self._step, self._values)
+        """Keep what was read: the step has succeeded."""
+        self._within.close()
+        self._keep(self._values)
 
 
-class Observation:
+class ReadingKernel:
+    """A kernel whose blocks are read before and after, while they are in the cache.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        What to run.
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self.name, self.program, self.block_size = kernel.name, kernel.program, kernel.block_size
+        self.squares, self.sums = kernel.squares, kernel.sums
+
+    def scratch(self) -> Any:
+        """Allocate what one thread needs."""
+        return self._kernel.scratch()
+
+    def __call__(self, arrays: Sequence[Any], values: Sequence[Any], scratch: Any) -> None:
+        """Run the kernel on one block; the last of `arrays` is the range of its places."""
+        g, m, v, where = arrays
+        bound, row, reading = values
+        slots, sampled = row.cut(where.start, where.stop)
+        taken, gradients = reading.taken, self.squares(g)
+        taken[0, slots] = g[sampled]
+        reading.check(0, where.start, g, gradients)
+        self._kernel((g, m, v), bound, scratch)
+        sums = self.sums(m, v, g, reading.smallest)
+        for quantity, x in ((1, m), (2, v), (3, g)):
+            taken[quantity, slots] = x[sampled]
+            reading.check(quantity, where.start, x, sums[quantity - 1])
+        reading.blocks.append((row.index, where.start, (gradients, *sums)))  # append is atomic
+
+
+class Observation(Observer):
     """Reads all rows in one step.
 
     Parameters
     ----------
     layout : Layout
         Where to look.
+    kernels : callable
+        Returns the `ReadingKernel` of a kernel.
     step : Step
         What the step computes with.
+    norms : callable
+        Waits for the square of each parameter's norm before the step.
     keep : callable
-        Takes the sample, and the first NaN or infinity in it.
+        Takes the observation when the step has succeeded.
+
+    Attributes
+    ----------
+    taken : ndarray, shape (4, sampled), float32
+        Gradient, m, v and update of the sampled coordinates.
+    blocks : list of tuple
+        Row, start and sums of every block, in any order.
     """
 
     def __init__(
-        self, layout: Layout, step: Step, keep: Callable[[Sample, NonFinite | None], None]
+        self,
+        layout: Layout,
+        kernels: Callable[[Kernel], ReadingKernel],
+        step: Step,
+        norms: Callable[[], Float64],
+        keep: Callable[[Observation], None],
     ) -> None:
-        self._layout, self._step, self._keep = layout, step, keep
-        rows = len(layout.rows)
-        self._sums = np.zeros((rows, 5))
-        self._counts = np.zeros((rows, 2))
-        self._quantiles = np.empty((rows, 6, len(LEVELS)), np.float32)
-        self._gradients: list[Float32] = []
-        self._taken: list[Float32] = []
+        self._layout, self._kernels, self._norms, self._keep = layout, kernels, norms, keep
+        self.step = step.number  # not all of it, which would keep the gradients alive
+        self._rates = [(step.rates[i], step.step_sizes[i]) for i in layout.leaders]
+        self._corrections = 1 - step.beta1_power, 1 - step.beta2_power
+        self.smallest = layout.smallest
+        self.taken = np.empty((4, layout.sampled), np.float32)
+        self.blocks: list[tuple[int, int, tuple[float, ...]]] = []
         self._bad: list[tuple[int, int, int]] = []
-        self._squares = layout.subject.squares()
 
-    def before(self, chunk: Chunk, g: Float32) -> None:
-        """Read a chunk's gradient, before the update overwrites it."""
-        self._gradients = []
-        for cut in self._layout.cuts[chunk.index]:
-            self._add(0, cut, chunk, g[cut.lo : cut.hi])
-            self._gradients.append(g[cut.sampled].copy())
+    def run(
+        self,
+        run: Callable[[Kernel, Sequence[Any], Sequence[Span]], None],
+        kernel: Kernel,
+        chunk: Chunk,
+        arrays: Sequence[Float32],
+        spans: Sequence[Span],
+    ) -> None:
+        """Run a kernel over a chunk, and read every block before and after."""
+        ends = [stop for _, stop, _ in spans]  # a row has one rate, so it is inside one span
+        cut = []
+        for start, stop, row in self._layout.parts[chunk.index]:
+            values = spans[bisect_right(ends, start - chunk.start)][2]
+            cut.append((start - chunk.start, stop - chunk.start, (values, row, self)))
+        run(self._kernels(kernel), (*arrays, range(chunk.start, chunk.stop)), cut)
 
-    def after(self, chunk: Chunk, m: Float32, v: Float32, delta: Float32) -> None:
-        """Read its new moments and its update."""
-        smallest = self._layout.smallest
-        for cut, g in zip(self._layout.cuts[chunk.index], self._gradients, strict=True):
-            part = v[cut.lo : cut.hi]
-            self._add(1, cut, chunk, m[cut.lo : cut.hi])
-            self._add(2, cut, chunk, part)
-            self._add(3, cut, chunk, delta[cut.lo : cut.hi])
-            self._sums[cut.row, 4] += _sum(part)
-            self._counts[cut.row, 0] += np.count_nonzero(part < smallest)
-            self._taken.append(np.array([g, m[cut.sampled], v[cut.sampled], delta[cut.sampled]]))
-            if cut.last:
-                self._finish(cut.row)
+    def check(self, quantity: int, start: int, x: Float32, total: float) -> None:
+        """Remember the first NaN or infinity of a block, if its sum says that there is one."""
+        if not math.isfinite(total):
+            position = start + int(np.argmin(np.isfinite(x)))
+            self._bad.append((quantity, *self._layout.place(position)))
 
     def close(self) -> None:
         """Keep what was read: the step has succeeded."""
-        layout, step = self._layout, self._step
-        squares = self._squares()
+        self._squares = self._norms()
+        self._keep(self)
+
+    @np.errstate(all="ignore")  # infinities and NaN pass through, as in the step
+    def sample(self) -> Sample:
+        """Sum up what was read."""
+        layout = self._layout
+        totals = np.zeros((len(layout.rows), 7))
+        blocks = sorted(self.blocks)  # threads come in any order; sums shall not depend on it
+        np.add.at(totals, [row for row, _, _ in blocks], [sums for _, _, sums in blocks])
+        norms = np.sqrt(np.add.reduceat(self._squares[layout.members], layout.firsts))
         series = np.empty((len(layout.rows), 7))
-        for k, row in enumerate(layout.rows):
-            first = row.members[0]
-            size = row.stop - row.start
-            norm = math.sqrt(sum(squares[i] for i in row.members))
-            series[k] = (
-                step.rates[first],
-                step.step_sizes[first],
-                1 - step.beta1_power,
-                1 - step.beta2_power,
-                np.sqrt(self._sums[k, 3]) / np.float64(norm),
-                *self._counts[k] / size,
-            )
-        first_bad = None
-        if self._bad:
-            quantity, parameter, index = min(self._bad)
-            name = layout.subject.names[parameter]
-            first_bad = NonFinite(step.number, name, index, _READ[quantity])
-        self._keep(Sample(step.number, self._quantiles, self._sums, series), first_bad)
+        series[:, :2] = self._rates
+        series[:, 2:4] = self._corrections
+        series[:, 4] = np.sqrt(totals[:, 3]) / norms
+        series[:, 5:] = totals[:, 5:] / layout.sizes[:, None]
+        quantiles = np.empty((len(layout.rows), 6, len(LEVELS)), np.float32)
+        for rows, slots, count in layout.runs:
+            quantiles[rows] = self._quantiles(series[rows, 1], self.taken[:, slots], count)
+        return Sample(self.step, quantiles, totals[:, :5], series)
 
-    def _add(self, quantity: int, cut: Cut, chunk: Chunk, x: Float32) -> None:
-        total = _sum_of_squares(x)
-        self._sums[cut.row, quantity] += total
-        if not math.isfinite(total):
-            index = chunk.start + cut.lo + int(np.flatnonzero(~np.isfinite(x))[0])
-            self._bad.append((quantity, *self._layout.place(index)))
-            if quantity == 2:
-                self._counts[cut.row, 1] += np.count_nonzero(np.isinf(x))
+    def first_bad(self) -> NonFinite | None:
+        """Return the first NaN or infinity."""
+        if not self._bad:
+            return None
+        quantity, parameter, index = min(self._bad)
+        return NonFinite(self.step, self._layout.subject.names[parameter], index, _READ[quantity])
 
-    def _finish(self, row: int) -> None:
-        """Take the quantiles of a row that has been read to its end."""
-        g, m, v, delta = np.concatenate(self._taken, axis=1)
-        self._taken = []
-        step, eps = self._step, self._layout.subject.eps
-        root = np.sqrt(v)
-        rate = step.step_sizes[self._layout.rows[row].members[0]] / (root + eps)
-        ratio = (m / (1 - step.beta1_power)) / np.sqrt(v / (1 - step.beta2_power))
+    def _quantiles(self, lr_t: Float64, taken: Float32, count: int) -> Float32:
+        """Return the quantiles of rows with equally many coordinates: shape (rows, 6, 7)."""
+        picked = np.array([max(0, math.ceil(count * level) - 1) for level in LEVELS])
+        bias1, bias2 = self._corrections
+        values = np.empty((5, taken.shape[1] // count, count), np.float32)
+        values[:4] = taken.reshape(4, -1, count)
+        m, v, delta, ratio = values[1:]
+        np.abs(delta, out=delta)
+        np.divide(m, np.sqrt(v), out=ratio)
+        ratio *= np.sqrt(bias2) / bias1
         ratio[m == 0] = 0
-        values = np.sort(np.array([g, m, v, np.abs(delta), rate, ratio]), axis=1)
-        size = values.shape[1]
-        picked = [max(0, math.ceil(size * level) - 1) for level in LEVELS]
-        self._quantiles[row] = values[:, picked]
-        self._quantiles[row, np.isnan(values[:, -1])] = np.nan  # NaN is sorted to the end
-
-
-def _sum_of_squares(x: Float32) -> float:
-    total = float(np.dot(x, x))
-    if 1e-27 < total < math.inf:
-        return total
-    wide = x.astype(np.float64)  # squares of float32 may overflow, and underflow
-    return float(np.dot(wide, wide))
-
-
-def _sum(x: Float32) -> float:
-    total = float(np.sum(x))
-    return total if math.isfinite(total) else float(np.sum(x, dtype=np.float64))
+        values.sort(axis=-1)
+        result = np.empty((values.shape[1], 6, len(LEVELS)), np.float32)
+        result[:, :4] = values[:4, :, picked].swapaxes(0, 1)
+        # The rate falls where v rises: its quantiles are those of v from the other end.
+        root = np.sqrt(values[2][:, count - 1 - picked])
+        result[:, 4] = lr_t.astype(np.float32)[:, None] / (root + self._layout.subject.eps)
+        result[:, 5] = values[4][:, picked]
+        unknown = np.isnan(values[:, :, -1])  # NaN is sorted to the end
+        if unknown.any():
+            result[unknown[[0, 1, 2, 3, 2, 4]].T] = np.nan
+        return result
 
 
 def _smallest(eps: np.float32) -> np.float32:
     """Return the smallest float32 whose square root is not less than eps."""
-    v = eps * eps
+    v, zero, infinity = eps * eps, np.float32(0), np.float32(np.inf)
     while np.sqrt(v) < eps:
-        v = np.nextafter(v, np.float32(np.inf))
-    while v > 0 and np.sqrt(np.nextafter(v, np.float32(0))) >= eps:
-        v = np.nextafter(v, np.float32(0))
+        v = np.nextafter(v, infinity)
+    while v > 0 and np.sqrt(np.nextafter(v, zero)) >= eps:
+        v = np.nextafter(v, zero)
     return v

@@ -1,0 +1,96 @@
+"""What watching costs: a step with a ledger and a probe beside the same step without.
+
+Run it with ``python tests/benchmarks/observing.py [PARAMETERS] [ROUNDS]``. Two optimizers take
+turns in one process, ten steps each, so that a probe of every tenth step samples once a turn; who
+goes first alternates. The first line of each block compares an optimizer with its like: that is the
+noise of the measurement. The last line is what the calls cost when there is nothing to watch with.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+import adamoffload as ao
+from adamoffload.ledger import NO_LEDGER
+from adamoffload.probes import NO_PROBE
+
+TURN = 10
+
+
+def optimizer(size: int, tensors: int, engine: str, **watching: Any) -> tuple[Any, list[Any]]:
+    """Return an optimizer and its gradients."""
+    device, rng = ao.get_backend("numpy"), np.random.default_rng(0)
+    arrays = [rng.standard_normal(size // tensors, np.float32) for _ in range(tensors)]
+    parameters = [ao.Parameter(device.asarray(a), f"p{i}") for i, a in enumerate(arrays)]
+    gradients = [device.asarray(a) for a in arrays]
+    return ao.AdamOffload(parameters, engine=engine, **watching), gradients
+
+
+def turn(stepper: tuple[Any, list[Any]]) -> float:
+    """Return the seconds of ten steps."""
+    step, gradients = stepper
+    began_s = time.perf_counter()
+    for _ in range(TURN):
+        step(gradients)
+    return time.perf_counter() - began_s
+
+
+def compare(without: Any, watched: Any, rounds: int) -> str:
+    """Return how much longer the second takes: by medians, minima, and the quartiles of pairs."""
+    pairs = []
+    for i in range(rounds):
+        if i % 2:
+            second, first = turn(watched), turn(without)
+        else:
+            first, second = turn(without), turn(watched)
+        pairs.append((first, second))
+    first_s, second_s = zip(*pairs[2:], strict=True)
+    ratios = statistics.quantiles([b / a for a, b in pairs[2:]], n=4)
+    median = statistics.median(second_s) / statistics.median(first_s)
+    least = min(second_s) / min(first_s)
+    return (
+        f"medians {100 * (median - 1):+6.1f} %  minima {100 * (least - 1):+6.1f} %"
+        f"  quartiles of pairs {', '.join(f'{100 * (r - 1):+.1f}' for r in ratios)} %"
+        f"  ({min(first_s) / TURN * 1e6:.0f} us a step)"
+    )
+
+
+def off_s() -> float:
+    """Return the seconds that a step of one chunk spends on calls that do nothing."""
+    count = 10_000
+    step, chunk, ticket = [np.zeros(1)] * 3
+    began_s = time.perf_counter()
+    for _ in range(count):
+        observer = NO_PROBE.observe(step)  # type: ignore[arg-type]
+        NO_LEDGER.sample_memory(1, step, ())  # type: ignore[arg-type]
+        record = NO_LEDGER.at(1, 0, ())
+        for _ in range(6):
+            record("d2h", 1, 1, ticket)  # type: ignore[arg-type]
+
+        observer.run(lambda *_: None, step, chunk, (), ())  # type: ignore[arg-type]
+        NO_LEDGER.sample_memory(1, step, ())  # type: ignore[arg-type]
+        observer.close()
+    return (time.perf_counter() - began_s) / count
+
+
+if __name__ == "__main__":
+    size = int(float(sys.argv[1])) if len(sys.argv) > 1 else 1_000_000
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 60
+    for engine in ("numpy", "numba"):
+        for tensors in (1, 20):
+            print(f"{engine}, {size:,} parameters in {tensors}")
+            for label, watching in (
+                ("nothing", {}),
+                ("ledger", {"ledger": ao.Ledger()}),
+                ("probe", {"probe": ao.Probe(TURN)}),
+                ("both", {"ledger": ao.Ledger(), "probe": ao.Probe(TURN)}),
+            ):
+                without = optimizer(size, tensors, engine)
+                watched = optimizer(size, tensors, engine, **watching)
+                print(f"  {label:8} {compare(without, watched, rounds)}")
+    print(f"off: {off_s() * 1e6:.2f} us a step")

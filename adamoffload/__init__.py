@@ -18,7 +18,7 @@ from adamoffload.backend import (
 from adamoffload.ledger import HOPS, Event, Ledger
 from adamoffload.optimizer import AdamOffload, OffloadMemory
 from adamoffload.parameter import Parameter
-from adamoffload.probes import Probe
+from adamoffload.probes import NonFinite, Probe
 from adamoffload.registry import BackendInfo, available_backends, get_backend
 from adamoffload.schedules import (
     CosineDecayLR,
@@ -59,6 +59,7 @@ __all__ = [
     "Ledger",
     "Memory",
     "NaturalExpDecayLR",
+    "NonFinite",
     "OffloadMemory",
     "Parameter",
     "PolynomialDecayLR",

@@ -174,7 +174,8 @@ class Ledger:
     """Collects the events of one or more optimizers.
 
     Pass it to ``AdamOffload(..., ledger=ledger)``. Recording one hop is one append; the events'
-    times are read from their tickets when asked for.
+    times are read from their tickets when asked for. Threads may share a ledger; devices that
+    simulate their time may not.
 
     Examples
     --------
@@ -276,16 +277,37 @@ class Ledger:
     def bytes(
         self, hop: Hop | None = None, *, step: int | None = None, parameter: str | None = None
     ) -> int:
-        """Return the bytes that crossed the link: in all, by direction, step or parameter."""
-        chosen = self._chosen(hop, step)
-        if parameter is None:
-            return int(self._rows()["nbytes"][chosen].sum())
-        return self._by_parameter(chosen).get(parameter, 0)
+        """Return the bytes that crossed the link: in all, by direction, step or parameter.
+
+        Parameters
+        ----------
+        hop : str, optional
+            One of `HOPS`.
+        step : int, optional
+            Counted from 1.
+        parameter : str, optional
+            A parameter's name: then only its share of each chunk is counted.
+
+        Raises
+        ------
+        ValueError
+            If there is no such hop, or nothing of such a parameter was recorded.
+        """
+        with self._reading:
+            chosen = self._chosen(hop, step)
+            if parameter is None:
+                return int(self._rows()["nbytes"][chosen].sum())
+            found = self._by_parameter(chosen)
+        if parameter not in found:
+            names = ", ".join(map(repr, [*found][:10])) or "nothing"
+            raise ValueError(f"Ledger: no parameter {parameter!r} was recorded; it has {names}")
+        return found[parameter]
 
     def seconds(self, hop: Hop | None = None, *, step: int | None = None) -> float:
         """Return the summed duration of the hops, which may have overlapped each other."""
-        chosen = self._chosen(hop, step)
-        return float(self._seconds()[: len(chosen)][chosen].sum())
+        with self._reading:
+            seconds = self._seconds()
+            return float(seconds[self._chosen(hop, step)[: len(seconds)]].sum())
 
     @property
     def steps(self) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -295,11 +317,13 @@ class Ledger:
 
     def bytes_per_step(self, hop: Hop | None = None) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Return the bytes that crossed the link in each of `steps`."""
-        return np.asarray(self._per_step(hop, self._rows()["nbytes"]), np.int64)
+        with self._reading:
+            return np.asarray(self._per_step(hop, self._rows()["nbytes"]), np.int64)
 
     def seconds_per_step(self, hop: Hop | None = None) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return the summed duration of the hops in each of `steps`."""
-        return np.asarray(self._per_step(hop, self._seconds()), np.float64)
+        with self._reading:
+            return np.asarray(self._per_step(hop, self._seconds()), np.float64)
 
     def step_times(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return begin and end of each of `steps`: shape (steps, 2), seconds on the clock."""
@@ -313,15 +337,21 @@ class Ledger:
         return times
 
     def bytes_by_parameter(self, hop: Hop | None = None) -> dict[str, int]:
-        """Return the bytes that crossed the link in steps, by parameter."""
-        return self._by_parameter(self._chosen(hop, None))
+        """Return the bytes that crossed the link in steps, by parameter's name."""
+        with self._reading:
+            return self._by_parameter(self._chosen(hop, None))
 
     def bandwidth(self, hop: Hop, *, step: int | None = None) -> float:
-        """Return bytes over busy seconds of a direction; NaN if it never moved."""
-        nbytes = self.bytes(hop, step=step)
+        """Return bytes a second while a direction was busy; NaN if it never moved.
+
+        Copies that overlap are not counted twice: busy is when at least one was under way.
+        """
+        with self._reading:
+            rows = self.to_array()
+            rows = rows[self._chosen(hop, step)[: len(rows)]]
+        nbytes = rows["nbytes"].sum()
         if not nbytes:
             return math.nan
-        rows = self.to_array()[self._chosen(hop, step)]
         rows = rows[np.argsort(rows["start_s"], kind="stable")]
         ends = np.maximum.accumulate(rows["stop_s"])
         starts = np.maximum(rows["start_s"][1:], ends[:-1])
@@ -329,7 +359,13 @@ class Ledger:
         return float(nbytes / busy) if busy else math.inf
 
     def to_array(self) -> np.ndarray[Any, np.dtype[Any]]:
-        """Return all events, a row each; step and chunk are -1 for a copy outside a step."""
+        """Return all events, a row each; hops in flight are waited for.
+
+        Returns
+        -------
+        structured ndarray
+            The fields of `Event` but for `parts`; step and chunk are -1 for a copy outside a step.
+        """
         with self._reading:
             seconds = self._times()
             table = self._rows()[: len(seconds)].copy()
@@ -337,11 +373,24 @@ class Ledger:
         return table
 
     def memory(self) -> np.ndarray[Any, np.dtype[Any]]:
-        """Return where the bytes were at the begin and end of each step."""
-        return np.array([*self._memory_rows()], _MEMORY)
+        """Return where the bytes were at the begin and end of each step, a row each.
+
+        Returns
+        -------
+        structured ndarray
+            ``step``, ``at_s`` (seconds on the clock), ``place`` (``"device"``, ``"pinned"`` or
+            ``"host"``), ``kind`` (``"parameters"``, ``"gradients"``, ``"moments"``,
+            ``"staging"`` or ``"other"``) and ``nbytes``. ``"other"`` on the device is what its
+            measured use exceeds the rest by: activations and data.
+        """
+        return np.array(list(self._memory_rows()), _MEMORY)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything to ``.npz``, or the events to ``.csv``.
+
+        The archive holds ``events`` (`to_array`), ``memory``, ``steps``, ``step_times``,
+        ``parameters`` (names) with ``parameter_bytes``, ``simulated`` and ``memory_limit`` (-1 for
+        none).
 
         Raises
         ------
@@ -363,7 +412,8 @@ class Ledger:
     def _forget(self) -> None:
         self._known = np.empty(0, _EVENTS)
         self._known_times = np.empty((0, 2))
-        self._known_parts: list[Parts] = []
+        self._known_parts = np.empty(0, np.int64)
+        self._all_parts: dict[Parts, int] = {(): 0}
 
     def _rows(self) -> np.ndarray[Any, np.dtype[Any]]:
         with self._reading:
@@ -374,7 +424,11 @@ class Ledger:
                     for e in new
                 ]
                 self._known = np.concatenate([self._known, np.array(rows, _EVENTS)])
-                self._known_parts += [e.place.parts for e in new]
+                numbers = [
+                    self._all_parts.setdefault(parts, len(self._all_parts))
+                    for parts in (e.place.parts for e in new)
+                ]
+                self._known_parts = np.concatenate([self._known_parts, numbers])
             return self._known
 
     def _times(self) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -403,19 +457,21 @@ class Ledger:
 
     def _per_step(self, hop: Hop | None, values: Any) -> Any:
         chosen = self._chosen(hop, None)[: len(values)]
-        rows = self._rows()[: len(values)]
-        chosen &= rows["step"] >= 0
-        steps = self.steps
-        place = np.searchsorted(steps, rows["step"][chosen])
-        return np.bincount(place, values[chosen], len(steps))
+        numbers = self._rows()["step"][: len(values)]
+        steps, place = np.unique(numbers, return_inverse=True)
+        totals = np.zeros(len(steps), values.dtype)
+        np.add.at(totals, place[chosen], values[chosen])
+        return totals[steps >= 0]
 
     def _by_parameter(self, chosen: np.ndarray[Any, Any]) -> dict[str, int]:
+        rows, parts = self._rows()[chosen], self._known_parts[: len(chosen)][chosen]
+        each = rows["nbytes"] // np.maximum(rows["elements"], 1)
+        per_element = np.zeros(len(self._all_parts), np.int64)
+        np.add.at(per_element, parts, each)
         totals: dict[str, int] = {}
-        rows = self._rows()
-        for i in np.flatnonzero(chosen):
-            for name, elements in self._known_parts[i]:
-                share = int(rows["nbytes"][i]) // int(rows["elements"][i]) * elements
-                totals[name] = totals.get(name, 0) + share
+        for held, nbytes in zip(self._all_parts, per_element.tolist(), strict=True):
+            for name, elements in held:
+                totals[name] = totals.get(name, 0) + nbytes * elements
         return totals
 
     def _memory_rows(self) -> Iterator[tuple[int, float, str, str, int]]:
@@ -431,7 +487,10 @@ class Ledger:
             "memory": self.memory(),
             "steps": self.steps,
             "step_times": self.step_times(),
+            "parameters": np.array(list(self.bytes_by_parameter()), np.str_),
+            "parameter_bytes": np.array(list(self.bytes_by_parameter().values()), np.int64),
             "simulated": np.array(self.simulated),
+            "memory_limit": np.array(-1 if self._limit is None else self._limit),
         }
 
     def __len__(self) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from adamoffload.abstract import AbstractAdam, Step
 from adamoffload.adam import adam
 from adamoffload.arena import Arena, Chunk, plan_chunks
-from adamoffload.arguments import describe, positive_integer
+from adamoffload.arguments import positive_integer
 from adamoffload.blocks import Team, kernel_type
 from adamoffload.ledger import NO_LEDGER, Holding, Ledger
 from adamoffload.pipeline import Pipeline, Work
@@ -249,6 +249,7 @@ class AdamOffload(AbstractAdam):
         values = {
             lr_t: kernel.program.bind({"lr_t": lr_t, **constants}) for lr_t in set(step.step_sizes)
         }
+        self._pipeline.updated = []
         observer = self._probe.observe(step)
 
         def update_chunk(chunk: Chunk, g: np.ndarray[Any, np.dtype[np.float32]]) -> None:
@@ -265,12 +266,6 @@ class AdamOffload(AbstractAdam):
 
     def _touched(self) -> set[int]:
         return {piece.index for chunk in self._pipeline.updated for piece in chunk.pieces}
-
-    def _check_observer(self, name: str, value: object, kind: type) -> None:
-        if value is not None and not isinstance(value, kind):
-            raise TypeError(
-                f"{self._owner}: {name} must be a {kind.__name__}, got {describe(value)}"
-            )
 
     @property
     def _manner(self) -> str:

@@ -134,7 +134,7 @@ class Pipeline:
             for chunk in plan
         ]
         self.updated: list[Chunk] = []
-        """Chunks of the running step whose moments have been written."""
+        """Chunks of the running step whose moments have been written; emptied by who begins it."""
 
     @property
     def ring_bytes(self) -> int:
@@ -147,7 +147,6 @@ class Pipeline:
         The device may still be applying the last updates when this returns; what is issued to it
         next comes after them.
         """
-        self.updated = []
         coming_down: deque[tuple[_Route, Record, Ticket]] = deque()
         for route in self._routes:
             record = self._ledger.at(work.step, route.chunk.index, route.parts)

@@ -251,17 +251,29 @@ class Probe:
     def _arrays(self) -> dict[str, Any]:
         rows = list(self._rows.values())
         samples = self._summed_up()
+        shape = len(samples), len(rows), len(_TAKEN), len(LEVELS)
+        taken = np.array([s.quantiles[rows] for s in samples], np.float32).reshape(shape)
+        sums = np.array([s.sums[rows] for s in samples], np.float64)
         return {
             "steps": self.steps,
-            "names": np.array(self.names),
+            "names": np.array(self.names, np.str_),
             "sizes": np.array(list(self.sizes.values()), np.int64),
             "levels": np.array(LEVELS),
-            "quantities": np.array(_TAKEN),
+            "quantities": np.array(QUANTITIES),
+            "quantiles": np.concatenate(
+                [taken[:, :, :3], np.sqrt(taken[:, :, 2:3]), taken[:, :, 3:]], axis=2
+            ),
+            "norm_quantities": np.array(_SUMMED),
+            "norms": np.sqrt(sums.reshape(len(samples), len(rows), len(_SUMMED))),
             "series_names": np.array(SERIES),
-            "summed": np.array(_SUMMED),
-            "quantiles": np.array([s.quantiles[rows] for s in samples], np.float32),
-            "norms": np.sqrt(np.array([s.sums[rows] for s in samples], np.float64)),
-            "series": np.array([s.series[rows] for s in samples], np.float64),
+            "series": np.array([s.series[rows] for s in samples], np.float64).reshape(
+                len(samples), len(rows), len(SERIES)
+            ),
+            "trace_names": np.array([name for name, _ in self.coordinates], np.str_),
+            "trace_indices": np.array([index for _, index in self.coordinates], np.int64),
+            "traces": np.array([self.trace(*pair) for pair in self.coordinates], _TRACE).reshape(
+                len(self.coordinates), len(self._traces)
+            ),
         }
 
     def _long(self) -> Iterator[tuple[int, str, str, str, float]]:

@@ -18,6 +18,7 @@ import numpy as np
 from adamoffload.abstract import AbstractAdam, Step
 from adamoffload.adam import adam
 from adamoffload.backend import Array, Backend, DeviceMemoryError
+from adamoffload.ledger import NO_LEDGER, Holding, Ledger
 
 __all__ = ["Adam", "ResidentMemory"]
 
@@ -47,6 +48,11 @@ class ResidentMemory(NamedTuple):
         """Bytes on the host: none."""
         return 0
 
+    @property
+    def holdings(self) -> tuple[Holding, ...]:
+        """The same by place and kind, as a ledger records it."""
+        return tuple(Holding("device", kind, nbytes) for kind, nbytes in self._asdict().items())
+
 
 class Adam(AbstractAdam):
     """Adam with moments and arithmetic on the device, beside parameters and gradients.
@@ -69,6 +75,8 @@ class Adam(AbstractAdam):
         L2 decay, a number >= 0 or a callable of the 0-based step.
     loss_scale : float
         What the loss was multiplied by; > 0.
+    ledger : Ledger, optional
+        Records where the bytes are, and the whole update of each parameter as its ``apply``.
 
     Raises
     ------
@@ -108,6 +116,8 @@ class Adam(AbstractAdam):
         use_nesterov: bool = False,
         weight_decay: Any = 0.0,
         loss_scale: float = 1.0,
+        *,
+        ledger: Ledger | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -120,6 +130,7 @@ class Adam(AbstractAdam):
             weight_decay,
             loss_scale,
         )
+        self._check_observer("ledger", ledger, Ledger)
         moment1, moment2 = {}, {}
         for p in self.parameters:
             moment1[p.name] = _zeros(p.data, f"moment1 of {p.name}")
@@ -130,6 +141,9 @@ class Adam(AbstractAdam):
             for p in self.parameters
         ]
         self._begun: list[int] = []
+        self._ledger = ledger or NO_LEDGER
+        self._ledger.attach(self._backend)
+        self._holdings = self.memory().holdings
 
     @property
     def moment1(self) -> Mapping[str, Array]:
@@ -152,8 +166,11 @@ class Adam(AbstractAdam):
 
     def _advance(self, step: Step) -> None:
         self._begun = []
-        for i in range(len(self.parameters)):
-            self._backend.run_on_device(partial(self._update, step, i))
+        self._ledger.sample_memory(step.number, self._backend, self._holdings)
+        for i, p in enumerate(self.parameters):
+            updated = self._backend.run_on_device(partial(self._update, step, i))
+            self._ledger.at(step.number, i, ((p.name, p.size),))("apply", p.size, 0, updated)
+        self._ledger.sample_memory(step.number, self._backend, self._holdings)
 
     def _update(self, step: Step, i: int) -> None:
         w, m, v = self._flat[i]

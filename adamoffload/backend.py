@@ -14,7 +14,8 @@ What a plug-in implements:
 ==================  ==========================================================================
 
 and, when it runs asynchronously or keeps its own time, any of ``now``, ``synchronize``,
-``_empty_pinned``, ``run_on_device`` and ``run_on_host``; when it needs hardware, ``unavailable``.
+``_empty_pinned``, ``run_on_device`` and ``run_on_host``; when its time is simulated, ``simulated``;
+when it needs hardware, ``unavailable``.
 What it gets: `Backend.asarray`, `Backend.asnumpy`, `Backend.d2h` and `Backend.h2d`, which are
 final, check their operands and count every byte. A plug-in cannot move one uncounted.
 

@@ -150,38 +150,63 @@ import numpy as np
 
 def loop(x):
     total = 0.0
-    for i in range(x.size):
-        total += np.float64(x[i]) * np.float64(x[i])
-    return total
-"""
+    for start in range(0, x.size, 4096):
+        part = x[start : start + 4096]
+        xx = np.float32(0)
+        for i in range(part.size):
+            xx += part[i] * part[i]
+        if 1e-27 < xx < np.inf:
+            total += xx
+        else:
+            for i in range(part.size):
+                total += np.float64(part[i]) ** 2
+    return total"""
 
 _SUMS = """\
 import numpy as np
 
 def loop(m, v, delta, smallest):
     mm = vv = dd = total = 0.0
-    small = infinite = np.int32(0)
-    for i in range(m.size):
-        a, b, c = np.float64(m[i]), np.float64(v[i]), np.float64(delta[i])
-        mm += a * a
-        vv += b * b
-        dd += c * c
-        total += b
-        small += np.int32(v[i] < smallest)
-        infinite += np.int32(v[i] == np.inf)
-    return mm, vv, dd, total, small, infinite
-"""
+    small = infinite = 0
+    for start in range(0, m.size, 4096):
+        a, b, c = m[start : start + 4096], v[start : start + 4096], delta[start : start + 4096]
+        aa = bb = cc = once = np.float32(0)
+        below = np.int32(0)
+        for i in range(a.size):
+            aa += a[i] * a[i]
+            bb += b[i] * b[i]
+            cc += c[i] * c[i]
+            once += b[i]
+            below += np.int32(b[i] < smallest)
+        small += below
+        if 1e-27 < min(aa, bb, cc, once) and max(aa, bb, cc, once) < np.inf:
+            mm += aa
+            vv += bb
+            dd += cc
+            total += once
+        else:
+            for i in range(a.size):
+                mm += np.float64(a[i]) ** 2
+                vv += np.float64(b[i]) ** 2
+                dd += np.float64(c[i]) ** 2
+                total += b[i]
+                infinite += b[i] == np.inf
+    return mm, vv, dd, total, small, infinite"""
 
 
 @cache
 def _sums() -> tuple[Callable[..., float], Callable[..., tuple[float, ...]]]:
-    """Compile `adamoffload.sums`: there the order of addition does not matter."""
-    array, scalar, wide, count = numba.float32[::1], numba.float32, numba.float64, numba.int32
+    """Compile `adamoffload.sums`: there the order of addition does not matter.
+
+    Float32 is twice as fast as float64 and does for 4096 elements, unless it overflows or
+    underflows.
+    """
+    array, scalar, wide, count = numba.float32[::1], numba.float32, numba.float64, numba.int64
     several: Any = numba.types.Tuple  # numba has no types of its own
     several = several([wide] * 4 + [count] * 2)
     return (
-        _compiled(_SQUARES.rstrip(), wide(array), fastmath={"reassoc"}),
-        _compiled(_SUMS.rstrip(), several(array, array, array, scalar), fastmath={"reassoc"}),
+        _compiled(_SQUARES, wide(array), fastmath={"reassoc"}),
+        _compiled(_SUMS, several(array, array, array, scalar), fastmath={"reassoc"}),
     )
 
 

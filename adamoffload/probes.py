@@ -58,7 +58,7 @@ Float64 = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Probe:
-    """Samples gradients, moments and updates of each parameter, or group.
+    r"""Samples gradients, moments and updates of each parameter, or group.
 
     Pass it to ``AdamOffload(..., probe=probe)``; it watches that optimizer alone.
 
@@ -71,9 +71,43 @@ class Probe:
         ``"group 0"`` and so on.
     sample : int
         Quantiles are taken over this many coordinates of a row at most: evenly spread, always the
-        same ones, and all of them if the row has no more.
+        same ones, and all of them if the row has no more. With 1,024 of them, a quartile found is
+        between the true 22 % and 28 % in 19 of 20 cases.
     coordinates : iterable of (str, int)
         Pairs of a parameter's name and a flat index, to be traced through every step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is no such thing.
+
+    Notes
+    -----
+    What is sampled, with m and v as they are after the step and all of it on the host:
+
+    =============  =============================================================================
+    ``gradient``   as it reaches Adam: decayed, unscaled
+    ``m``, ``v``   the moments
+    ``sqrt_v``     the root of v
+    ``step_size``  the update's absolute value
+    ``rate``       :math:`\alpha_t / (\sqrt{v} + \epsilon)`: each coordinate's own learning rate
+    ``ratio``      :math:`\hat m / \sqrt{\hat v}`, both bias-corrected: how well the signs of past
+                   gradients agree; in the first step it is the gradient's sign. 0 where m is 0
+    =============  =============================================================================
+
+    and, as one number each: ``lr``; ``lr_t``, with the bias corrections; ``bias1`` and ``bias2``,
+    :math:`1 - \beta^t`; ``update_ratio``, the norm of the update over the parameter's before it;
+    ``eps_limited``, the share of coordinates whose root of v is below epsilon; ``frozen``, the
+    share whose v is infinite, since the square of a gradient overflowed: they never move again.
+
+    Norms, shares and the search for NaN are over all coordinates, right to 1e-5. A quantile is a
+    value that occurs: the smallest that at least this share of the sample does not exceed. With a
+    NaN in the sample it is NaN.
+
+    The norm of the parameters is taken on the device, in float32, when a sampled step begins; 4
+    bytes for each parameter come down. `Backend.traffic` counts them, a ledger, which records the
+    step's own hops, does not. Reading happens inside the ``update`` hop: there a sampled step takes
+    longer.
 
     Examples
     --------
@@ -135,7 +169,13 @@ class Probe:
         return self._first_nonfinite
 
     def quantiles(self, quantity: str, name: str) -> Float64:
-        """Return quantiles of one of `QUANTITIES` at `LEVELS`: shape (samples, 7), float64."""
+        """Return quantiles of one of `QUANTITIES` at `LEVELS`: shape (samples, 7), float64.
+
+        Raises
+        ------
+        ValueError
+            If the quantity or the name is unknown.
+        """
         row = self._row(name)
         known = _known("quantity", quantity, QUANTITIES)
         column = _TAKEN.index("v" if known == "sqrt_v" else known)
@@ -145,7 +185,20 @@ class Probe:
         return values.reshape(-1, len(LEVELS)).astype(np.float64)
 
     def norm(self, quantity: str, name: str) -> Float64:
-        """Return the Euclidean norm over all coordinates: shape (samples,), float64."""
+        """Return the Euclidean norm over all coordinates: shape (samples,), float64.
+
+        Parameters
+        ----------
+        quantity : str
+            ``"gradient"``, ``"m"``, ``"v"``, ``"sqrt_v"`` or ``"step_size"``.
+        name : str
+            One of `names`.
+
+        Raises
+        ------
+        ValueError
+            If the quantity or the name is unknown.
+        """
         row = self._row(name)
         column = _SUMMED.index(_known("quantity", quantity, _SUMMED))
         return np.sqrt(np.array([s.sums[row, column] for s in self._summed_up()], np.float64))
@@ -156,13 +209,25 @@ class Probe:
         return self.norm(quantity, name) / root
 
     def series(self, what: str, name: str) -> Float64:
-        """Return one of `SERIES`: shape (samples,), float64."""
+        """Return one of `SERIES`: shape (samples,), float64.
+
+        Raises
+        ------
+        ValueError
+            If it or the name is unknown.
+        """
         row = self._row(name)
         column = SERIES.index(_known("what", what, SERIES))
         return np.array([s.series[row, column] for s in self._summed_up()], np.float64)
 
     def trace(self, name: str, index: int) -> np.ndarray[Any, np.dtype[Any]]:
-        """Return a coordinate's gradient, m, v and update in every step: a structured array."""
+        """Return a coordinate in every step: fields step, gradient, m, v and delta.
+
+        Raises
+        ------
+        ValueError
+            If it is not among `coordinates`.
+        """
         if (name, index) not in self.coordinates:
             raise ValueError(
                 f"Probe: {(name, index)!r} is not traced; pass it in coordinates=, which holds "
@@ -172,7 +237,11 @@ class Probe:
         return np.array([(step, *values[:, k]) for step, values in self._traces], _TRACE)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write everything to ``.npz``, or a long table to ``.csv``.
+        """Write everything to ``.npz``, or all but the traces as a long table to ``.csv``.
+
+        The archive's arrays are ``quantiles`` (samples, names, quantities, levels), ``norms``
+        (samples, names, norm_quantities), ``series`` (samples, names, series_names) and ``traces``
+        (coordinates, steps), beside those that name their axes.
 
         Raises
         ------
@@ -227,7 +296,7 @@ class Probe:
     def _keep(self, observation: Observation) -> None:
         self._pending.append(observation)
         self._first_nonfinite = self._first_nonfinite or observation.first_bad()
-        if sum(each.taken.nbytes for each in self._pending) > _PENDING_BYTES:
+        if len(self._pending) * observation.taken.nbytes > _PENDING_BYTES:
             self._summed_up()
 
     def _summed_up(self) -> list[Sample]:

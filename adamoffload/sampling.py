@@ -21,6 +21,7 @@ import numpy as np
 from adamoffload.arena import Chunk
 from adamoffload.backend import Array, Backend
 from adamoffload.blocks import Kernel, Span
+from adamoffload.sums import BLOCK
 
 if TYPE_CHECKING:
     from adamoffload.abstract import Step
@@ -214,7 +215,9 @@ class Layout:
         self.sizes = np.array([row.size for row in self.rows])
         self.members = np.array(subject.order)
         self.firsts = np.searchsorted(self.starts[:-1], [row.start for row in self.rows])
-        self.leaders = self.members[self.firsts]  # a parameter of each row: they share its rate
+        self.leaders = self.members[
+            self.firsts
+        ].tolist()  # a parameter of each row: they share its rate
         self.runs = [*self._runs()]
         self.parts = self._parts()
         self.traced = self._traced(coordinates)
@@ -400,7 +403,8 @@ class ReadingKernel:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self.name, self.program, self.block_size = kernel.name, kernel.program, kernel.block_size
+        self.name, self.program = kernel.name, kernel.program
+        self.block_size = min(BLOCK, kernel.block_size)
         self.squares, self.sums = kernel.squares, kernel.sums
 
     def scratch(self) -> Any:
@@ -414,12 +418,14 @@ class ReadingKernel:
         slots, sampled = row.cut(where.start, where.stop)
         taken, gradients = reading.taken, self.squares(g)
         taken[0, slots] = g[sampled]
-        reading.check(0, where.start, g, gradients)
+        if not math.isfinite(gradients):
+            reading.search(0, where.start, g)
         self._kernel((g, m, v), bound, scratch)
         sums = self.sums(m, v, g, reading.smallest)
-        for quantity, x in ((1, m), (2, v), (3, g)):
-            taken[quantity, slots] = x[sampled]
-            reading.check(quantity, where.start, x, sums[quantity - 1])
+        taken[1, slots], taken[2, slots], taken[3, slots] = m[sampled], v[sampled], g[sampled]
+        if not math.isfinite(sum(sums)):
+            for quantity, x in ((1, m), (2, v), (3, g)):
+                reading.search(quantity, where.start, x)
         reading.blocks.append((row.index, where.start, (gradients, *sums)))  # append is atomic
 
 
@@ -480,11 +486,11 @@ class Observation(Observer):
             cut.append((start - chunk.start, stop - chunk.start, (values, row, self)))
         run(self._kernels(kernel), (*arrays, range(chunk.start, chunk.stop)), cut)
 
-    def check(self, quantity: int, start: int, x: Float32, total: float) -> None:
-        """Remember the first NaN or infinity of a block, if its sum says that there is one."""
-        if not math.isfinite(total):
-            position = start + int(np.argmin(np.isfinite(x)))
-            self._bad.append((quantity, *self._layout.place(position)))
+    def search(self, quantity: int, start: int, x: Float32) -> None:
+        """Remember the first NaN or infinity of a block, if there is one."""
+        bad = ~np.isfinite(x)
+        if bad.any():
+            self._bad.append((quantity, *self._layout.place(start + int(np.argmax(bad)))))
 
     def close(self) -> None:
         """Keep what was read: the step has succeeded."""

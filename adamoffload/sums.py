@@ -17,6 +17,7 @@ Float32 = np.ndarray[Any, np.dtype[np.float32]]
 BLOCK = 1 << 17
 """Elements that are summed up at once, at most."""
 
+_ROW = 1 << 13
 _ONES = np.ones(BLOCK, np.float32)
 
 
@@ -31,9 +32,10 @@ def squares(x: Float32) -> float:
 
     Notes
     -----
-    The dot product of BLAS is some ten times faster than float64. It is taken again in float64
-    when it is infinite, or so small that squares may have underflowed: a float32 that loses all
-    its digits is below 1.2e-38, and 2^17 of them come to less than 1e-6 of 1e-26.
+    The dot product of BLAS is some ten times faster than float64. In float32 it is right to six
+    digits for 8,192 elements; over 131,072 equal ones it is wrong by 3e-5. The sum is taken again
+    in float64 when it is infinite, or so small that squares may have underflowed: a square that
+    loses all its digits is below 1.2e-38, and 2^17 of them come to less than 1e-6 of 1e-26.
 
     Examples
     --------
@@ -69,7 +71,11 @@ def sums(m: Float32, v: Float32, delta: Float32, smallest: np.float32) -> tuple[
 
 
 def _dot(x: Float32, y: Float32) -> float:
-    total = float(np.dot(x, y))
+    whole = x.size // _ROW * _ROW
+    total = float(np.dot(x[whole:], y[whole:]))
+    if whole:
+        rows = np.vecdot(x[:whole].reshape(-1, _ROW), y[:whole].reshape(-1, _ROW))
+        total += sum(rows.tolist())  # in float64
     if 1e-26 < total < math.inf:
         return total
     return float(np.dot(x.astype(np.float64), y.astype(np.float64)))

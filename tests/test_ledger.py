@@ -204,6 +204,10 @@ def test_bandwidth_counts_no_second_twice(two_steps: ao.Ledger) -> None:
     assert two_steps.bandwidth("h2d", step=4) == 32 / 1
     assert math.isnan(two_steps.bandwidth("update"))
     assert math.isnan(two_steps.bandwidth("d2h", step=9))
+    nested = ao.Ledger()
+    for span in (Span(0.0, 9.0), Span(1.0, 2.0), Span(3.0, 10.0)):
+        nested.at(1, 0)("d2h", 5, 20, span)
+    assert nested.bandwidth("d2h") == 6
     instant = ao.Ledger()
     instant.at(1, 0)("d2h", 1, 4, Span(1.0, 1.0))
     assert instant.bandwidth("d2h") == math.inf

@@ -5,7 +5,12 @@ the first module of a package that it collects a second time, and a backend woul
 subclass of the `Backend` that is looked up.
 """
 
+import os
+import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
+
+import pytest
 
 import adamoffload  # noqa: F401
 
@@ -13,3 +18,15 @@ import adamoffload  # noqa: F401
 collect_ignore = [] if find_spec("numba") else ["adamoffload/fused.py"]
 # A distribution of its own: `tests/test_example_backend.py` installs it and runs its tests.
 collect_ignore += ["tests/example_backend"]
+
+os.environ.setdefault("MPLBACKEND", "Agg")  # figures are looked at, not shown
+
+
+@pytest.fixture(autouse=True)
+def _close_figures() -> Iterator[None]:
+    """Close what a test has drawn: `pyplot` keeps figures, and warns when there are many."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        import matplotlib.pyplot as plt
+
+        plt.close("all")

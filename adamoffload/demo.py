@@ -360,17 +360,17 @@ def _draw(result: _Result, memory_bytes: int, path: Path) -> None:
                     "parameters": weights,
                     "gradients": weights,
                     "moments": 2 * weights,
-                    "activations, data": activations,
+                    "other": activations,
                 },
                 "Adam on the host\n(peak, measured)": {
                     "parameters": weights,
                     "gradients": weights,
-                    "staging ring": result.memory.ring,
-                    "activations, data": activations,
+                    "staging": result.memory.ring,
+                    "other": activations,
                 },
             },
             memory_bytes,
-            axes[0, 0],
+            ax=axes[0, 0],
         )
         steps = np.arange(1, result.steps + 1)
         axes[0, 1].plot(steps, result.losses, color=plots.LINES[0])
@@ -382,9 +382,9 @@ def _draw(result: _Result, memory_bytes: int, path: Path) -> None:
         axes[0, 2].set(title="Test accuracy", xlabel="epoch", ylabel="images classified right")
         axes[0, 2].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         weights_only = [name for name in result.names if name.endswith("weight")]
-        plots.moments(result.probe, weights_only, axes[1, 0])
-        plots.step_sizes(result.probe, weights_only, axes[1, 1])
-        plots.transfers(result.ledger, 4 * result.size, axes[1, 2])
+        plots.moments(result.probe, weights_only, ax=axes[1, 0])
+        plots.step_sizes(result.probe, weights_only, ax=axes[1, 1])
+        plots.transfers(result.ledger, result.size, ax=axes[1, 2])
         figure.suptitle(
             f"{result.size:,} parameters trained with Adam on a device of {memory_bytes:,} bytes: "
             f"the moments stay on the host",

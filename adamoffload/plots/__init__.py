@@ -1,13 +1,31 @@
-"""Figures of what was recorded: memory, moments, step sizes, bytes moved.
+"""Figures of what was recorded: moments, step sizes, bytes moved, time, memory.
 
-Each function draws on ``ax``, or on new axes, and returns them. Everything drawn was measured; the
-numbers are those of the `Ledger` and the `Probe`. Only this package imports matplotlib, and nothing
-of the framework imports it except the commands that draw.
+Each function draws on ``ax``, or on new axes, and returns them; `dashboard` draws all of it on one
+page. Everything drawn was measured, or is said to be simulated: the numbers are those of the
+`Ledger` and the `Probe`, and each function says which of their methods returns them. The style is
+our own (`STYLE`), whatever the user's settings are, and a concept has one colour everywhere
+(`COLORS`). Only this package imports matplotlib, and nothing of the framework imports it except the
+commands that draw.
 """
 
-from adamoffload.plots.device import memory
+from adamoffload.plots.dashboard import dashboard
+from adamoffload.plots.device import memory, memory_over_time
+from adamoffload.plots.lanes import timeline
 from adamoffload.plots.link import transfers
 from adamoffload.plots.optimizer import moments, step_sizes
+from adamoffload.plots.rates import schedule
 from adamoffload.plots.style import COLORS, LINES, STYLE
 
-__all__ = ["COLORS", "LINES", "STYLE", "memory", "moments", "step_sizes", "transfers"]
+__all__ = [
+    "COLORS",
+    "LINES",
+    "STYLE",
+    "dashboard",
+    "memory",
+    "memory_over_time",
+    "moments",
+    "schedule",
+    "step_sizes",
+    "timeline",
+    "transfers",
+]

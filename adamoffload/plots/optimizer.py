@@ -3,39 +3,290 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from adamoffload.plots.style import LINES, axes_or_new
-from adamoffload.probes import Probe
+import numpy as np
+from matplotlib.ticker import StrMethodFormatter
+
+from adamoffload.plots.frame import frame, gaps, log_axis, shown_name, step_axis
+from adamoffload.plots.style import COLORS, LINES, MARKERS, styled
+from adamoffload.probes import LEVELS, Probe
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 __all__ = ["moments", "step_sizes"]
 
+SHOWN = 5
+"""How many parameters are drawn if none are named."""
 
-def moments(probe: Probe, names: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
-    """Draw the RMS of m (solid) and sqrt(v) (dashed) of some parameters over the steps."""
-    ax = axes_or_new(ax)
-    for name, color in zip(names or probe.names, LINES, strict=False):
-        ax.plot(probe.steps, probe.rms("m", name), color=color, label=name)
-        ax.plot(probe.steps, probe.rms("sqrt_v", name), color=color, linestyle="--")
-    ax.plot([], [], color="#555555", label="m")
-    ax.plot([], [], color="#555555", linestyle="--", label=r"$\sqrt{v}$")
-    ax.set(title="Moments, on the host", xlabel="step", ylabel="RMS (loss / unit of weight)")
-    ax.set_yscale("log")
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend above the curves
-    ax.legend(loc="upper right", ncols=2)
+_Array = np.ndarray[Any, np.dtype[np.float64]]
+_Entries = list[tuple["Artist | tuple[Artist, ...]", str]]
+_MEDIAN, _HALF, _MOST = LEVELS.index(0.5), (0.25, 0.75), (0.05, 0.95)
+_BANDS = "bands hold the middle 50% and 90% of the coordinates"
+
+
+def moments(
+    probe: Probe, names: str | Sequence[str] | None = None, *, ax: Axes | None = None
+) -> Axes:
+    """Draw m and sqrt(v) over the steps: of one parameter its quantiles, of several the RMS.
+
+    Parameters
+    ----------
+    probe : Probe
+        What sampled them.
+    names : str or sequence of str, optional
+        Which parameters (or groups), at most seven; the five largest, if left out.
+    ax : Axes, optional
+        What to draw on; new axes, if left out.
+
+    Returns
+    -------
+    Axes
+        Of one parameter, on a linear axis: the medians, and bands from the 5th to the 95th and
+        from the 25th to the 75th percentile (`Probe.quantiles`). Of several, on a logarithmic
+        axis: the root mean squares, m solid and sqrt(v) dashed (`Probe.rms`).
+
+    Raises
+    ------
+    ValueError
+        If nothing was sampled, or a name is unknown, or there are more than seven.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import adamoffload as ao
+    >>> device = ao.get_backend("numpy")
+    >>> w = ao.Parameter(device.asarray(np.ones(4, np.float32)), name="w")
+    >>> probe = ao.Probe()
+    >>> opt = ao.AdamOffload([w], probe=probe)
+    >>> opt([device.asarray(np.full(4, 2.0, np.float32))])
+    (True,)
+    >>> ax = ao.plots.moments(probe)
+    >>> [(line.get_label(), line.get_ydata().round(3)) for line in ax.lines]
+    [('m', array([0.2])), ('√v', array([0.063]))]
+    """
+    chosen, notes = _chosen("moments", probe, names)
+    with styled(ax) as ax:
+        draw = _moments_of_one if len(chosen) == 1 else _moments_of_several
+        entries, more = draw(ax, probe, chosen)
+        step_axis(ax, probe.steps)
+        what = f"Moments of {shown_name(chosen[0])}" if len(chosen) == 1 else "Moments"
+        frame(ax, f"{what}, on the host", notes=[*notes, *more], entries=entries)
     return ax
 
 
-def step_sizes(probe: Probe, names: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
-    """Draw the RMS of the updates of some parameters over the steps."""
-    ax = axes_or_new(ax)
-    for name, color in zip(names or probe.names, LINES, strict=False):
-        ax.plot(probe.steps, probe.rms("step_size", name), color=color, label=name)
-    ax.set(title="Step sizes", xlabel="step", ylabel="RMS of the update (unit of weight)")
-    ax.set_yscale("log")
-    ax.legend()
+def _moments_of_one(ax: Axes, probe: Probe, names: Sequence[str]) -> tuple[_Entries, list[str]]:
+    series = [probe.quantiles(quantity, names[0]) for quantity in ("m", "sqrt_v")]
+    (m, root_v), notes = gaps(ax, probe.steps, *series)
+    ax.set_ylabel("loss / unit of weight")
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    entries: _Entries = [
+        (_quantiles(ax, probe.steps, m, COLORS["m"], "m", "-"), "m"),
+        (_quantiles(ax, probe.steps, root_v, COLORS["sqrt_v"], "√v", "--"), "√v"),
+    ]
+    return entries, [_BANDS, *notes]
+
+
+def _moments_of_several(ax: Axes, probe: Probe, names: Sequence[str]) -> tuple[_Entries, list[str]]:
+    series = [probe.rms(quantity, name) for quantity in ("m", "sqrt_v") for name in names]
+    clean, notes = gaps(ax, probe.steps, *series)
+    entries: _Entries = []
+    for i, (name, m, root_v) in enumerate(
+        zip(names, clean[: len(names)], clean[len(names) :], strict=True)
+    ):
+        line = _line(ax, probe.steps, m, i, f"m of {name}")
+        _line(ax, probe.steps, root_v, i, f"√v of {name}", "--", marked=False)
+        entries.append((line, _legend(name, m)))
+    log_axis(ax, *clean)
+    ax.set_ylabel("RMS (loss / unit of weight)")
+    return entries, ["m solid, √v dashed", *notes]
+
+
+Show = Literal["step_size", "rate", "update_ratio"]
+_SHOWN: dict[Show, tuple[str, str]] = {
+    "step_size": ("Step sizes", "|Δ| (unit of weight)"),
+    "rate": ("Effective rates, bias-corrected", "lr / (√v + ε)"),
+    "update_ratio": ("Updates, relative to the weights", "norm of Δ / norm of w"),
+}
+
+
+def step_sizes(
+    probe: Probe,
+    names: str | Sequence[str] | None = None,
+    *,
+    show: Show = "step_size",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw how far the parameters move in a step, beside the learning rate.
+
+    Parameters
+    ----------
+    probe : Probe
+        What sampled it.
+    names : str or sequence of str, optional
+        Which parameters (or groups), at most seven; the five largest, if left out.
+    show : str
+        ``"step_size"``: the size of the updates, and the learning rate; ``"rate"``: what each
+        coordinate's first moment is multiplied by; ``"update_ratio"``: the norm of the update over
+        that of the parameter.
+    ax : Axes, optional
+        What to draw on; new axes, if left out.
+
+    Returns
+    -------
+    Axes
+        On a logarithmic axis: medians over the coordinates, and of a single parameter
+        bands from the 5th to the 95th and from the 25th to the 75th percentile
+        (`Probe.quantiles`). The learning rate, and the ratio, which has no quantiles, are of
+        `Probe.series`.
+
+    Raises
+    ------
+    ValueError
+        If nothing was sampled, a name or what to show is unknown, or there are more than seven
+        names.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import adamoffload as ao
+    >>> device = ao.get_backend("numpy")
+    >>> w = ao.Parameter(device.asarray(np.ones(4, np.float32)), name="w")
+    >>> probe = ao.Probe()
+    >>> opt = ao.AdamOffload([w], learning_rate=0.5, probe=probe)
+    >>> opt([device.asarray(np.full(4, 2.0, np.float32))])
+    (True,)
+    >>> ax = ao.plots.step_sizes(probe)
+    >>> [(line.get_label(), line.get_ydata().round(3)) for line in ax.lines[:2]]
+    [('w', array([0.5])), ('learning rate', array([0.5]))]
+    """
+    if show not in _SHOWN:
+        raise ValueError(f"step_sizes: show must be one of {', '.join(_SHOWN)}, got {show!r}")
+    chosen, notes = _chosen("step_sizes", probe, names)
+    with styled(ax) as ax:
+        title, label = _SHOWN[show]
+        if show == "update_ratio":
+            series, banded = [probe.series(show, name) for name in chosen], False
+        else:
+            series, banded = [probe.quantiles(show, name) for name in chosen], len(chosen) == 1
+            notes = [*notes, _BANDS if banded else "medians"]
+            series = series if banded else [values[:, _MEDIAN] for values in series]
+        clean, bad = gaps(ax, probe.steps, *series)
+        entries: _Entries = []
+        for i, (name, values) in enumerate(zip(chosen, clean, strict=True)):
+            drawn: Artist | tuple[Artist, ...] = (
+                _quantiles(ax, probe.steps, values, COLORS[show], name, "-")
+                if banded
+                else _line(ax, probe.steps, values, i, name)
+            )
+            entries.append((drawn, _legend(name, values)))
+        if show == "step_size":
+            rates = {r.tobytes(): r for r in (probe.series("lr", name) for name in chosen)}
+            entries.append((_learning_rates(ax, probe, [*rates.values()]), "learning rate"))
+            clean += rates.values()
+            if _first_is_rate(ax, probe, chosen[0]):
+                title += ": the first equals lr"
+        log_axis(ax, *clean)
+        ax.set_ylabel(label)
+        step_axis(ax, probe.steps)
+        frame(ax, title, notes=[*notes, *bad], entries=entries)
     return ax
+
+
+def _chosen(
+    owner: str, probe: Probe, names: str | Sequence[str] | None
+) -> tuple[Sequence[str], list[str]]:
+    """Return which parameters to draw, and what to say about it."""
+    if not len(probe.steps):
+        raise ValueError(
+            f"{owner}: the probe has sampled nothing; pass it to AdamOffload(..., probe=probe) and "
+            f"take a step"
+        )
+    if names is None:
+        every, sizes = probe.names, probe.sizes
+        largest = sorted(every, key=lambda name: -sizes[name])[:SHOWN]
+        if len(largest) == len(every):
+            return every, []
+        return largest, [f"the {len(largest)} largest of {len(every):,} {probe.by}s"]
+    chosen = [names] if isinstance(names, str) else list(names)
+    if not 0 < len(chosen) <= len(LINES):
+        raise ValueError(
+            f"{owner}: names must be 1 to {len(LINES)} names, since more cannot be told apart; got "
+            f"{len(chosen)}"
+        )
+    return chosen, []
+
+
+def _legend(name: str, values: _Array) -> str:
+    """Return how the legend calls a series; it must say what a logarithmic axis cannot show."""
+    return f"{shown_name(name)}{'' if np.any(values != 0) else ' (all 0)'}"
+
+
+def _line(
+    ax: Axes,
+    steps: np.ndarray[Any, Any],
+    values: _Array,
+    i: int,
+    label: str,
+    dash: str = "-",
+    *,
+    marked: bool = True,
+) -> Artist:
+    """Draw the i-th of several lines: by colour, and by sparse markers."""
+    sparse = set(range(_stagger(i, len(steps)), len(steps), max(1, len(steps) // 6)))
+    at = _alone(values) | (sparse if marked else set())
+    (line,) = ax.plot(
+        steps, values, dash, color=LINES[i], marker=MARKERS[i], markevery=sorted(at), label=label
+    )
+    if not marked:
+        line.set_markerfacecolor("white")
+    return line
+
+
+def _stagger(i: int, samples: int) -> int:
+    """Return where the i-th line has its first marker, so that they don't cover each other."""
+    return i * max(1, samples // 6) // len(LINES)
+
+
+def _alone(values: _Array) -> set[int]:
+    """Return the samples with none beside them: no line shows them, so they need a marker."""
+    there = np.concatenate(([False], np.isfinite(values), [False]))
+    return set(np.flatnonzero(there[1:-1] & ~there[:-2] & ~there[2:]).tolist())
+
+
+def _quantiles(
+    ax: Axes, steps: np.ndarray[Any, Any], values: _Array, color: str, label: str, dash: str
+) -> tuple[Artist, ...]:
+    """Draw the median and two bands of `Probe.quantiles`."""
+    median = values[:, _MEDIAN]
+    alone = sorted(_alone(median))
+    bands = []
+    for levels, alpha in ((_MOST, 0.22), (_HALF, 0.35)):
+        low, high = (values[:, LEVELS.index(level)] for level in levels)
+        bands.append(ax.fill_between(steps, low, high, color=color, alpha=alpha, linewidth=0))
+        if alone:  # a band needs two samples
+            span = low[alone], high[alone]
+            ax.vlines(steps[alone], *span, color=color, alpha=alpha, linewidth=9)
+    (line,) = ax.plot(
+        steps, median, dash, color=color, marker=MARKERS[0], markevery=alone, label=label
+    )
+    return bands[0], line
+
+
+def _learning_rates(ax: Axes, probe: Probe, distinct: Sequence[_Array]) -> Artist:
+    for rates in distinct:
+        (line,) = ax.plot(probe.steps, rates, ":", color=COLORS["lr"], label="learning rate")
+        line.set(marker="_", markersize=14, markevery=sorted(_alone(rates)))
+    return line
+
+
+def _first_is_rate(ax: Axes, probe: Probe, name: str) -> bool:
+    """Return, and mark, whether the first step is as large as the learning rate, as Adam's is."""
+    rate = probe.series("lr", name)[0]
+    median = probe.quantiles("step_size", name)[0, _MEDIAN]
+    if probe.steps[0] != 1 or rate <= 0 or not abs(median / rate - 1) < 0.01:
+        return False
+    ax.plot(1, rate, "o", markersize=15, markerfacecolor="none", color="black", label="first step")
+    return True

@@ -1,0 +1,172 @@
+"""The figure of one step's time: who worked on which chunk, and who waited."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from adamoffload.ledger import Ledger
+from adamoffload.plots.frame import frame, points, text_points
+from adamoffload.plots.style import COLORS, SECONDS, STYLE, ink, lay_out, rounded, styled
+from adamoffload.timeline import LANES, StepTimeline, step_timeline
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+__all__ = ["timeline"]
+
+_DOES = {"device": "adds updates", "d2h": "gradients", "host": "Adam", "h2d": "updates"}
+_HEIGHT = 0.72
+_PREPARE_ALPHA = 0.45
+
+
+def timeline(ledger: Ledger, step: int | None = None, *, ax: Axes | None = None) -> Axes:
+    """Draw one step: a lane for each that can work at the same time, a bar for each chunk.
+
+    Hatched is where the host waited for gradients. The share of the step in which each lane worked
+    stands at its right; the busiest one is the bottleneck.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Where the hops were recorded; those in flight are waited for.
+    step : int, optional
+        Which step, counted from 1; the last one, if left out.
+    ax : Axes, optional
+        What to draw on; new axes, if left out.
+
+    Returns
+    -------
+    Axes
+        With time in seconds since the begin of the step on x. The numbers are those of
+        `adamoffload.timeline.step_timeline`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such step in the ledger, or none at all.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import adamoffload as ao
+    >>> device = ao.get_backend("sim", link="pcie4x16", host_ns_per_parameter=100)
+    >>> w = ao.Parameter(device.asarray(np.zeros(1000, np.float32)), name="w")
+    >>> ledger = ao.Ledger()
+    >>> opt = ao.AdamOffload([w], ledger=ledger, chunk_bytes=1000)
+    >>> opt([device.asarray(np.ones(1000, np.float32))])
+    (True,)
+    >>> ao.plots.timeline(ledger).get_title("left")
+    'Step 1: 121 µs, host is the bottleneck'
+    """
+    shown = step_timeline(ledger, step)
+    with styled(ax, (10.0, 4.6)) as ax:
+        _draw_axes(ax, shown)
+        _draw_shares(ax, shown)
+        lay_out(ax)  # what stands beside the lanes takes a part of the width
+        entries: list[tuple[Artist, str]] = []
+        for y, lane in enumerate(LANES):
+            for hop in LANES[lane]:
+                rows = shown.lane(lane)
+                rows = rows[rows["hop"] == hop]
+                alpha = _PREPARE_ALPHA if hop == "prepare" else 1.0
+                _draw_bars(ax, shown, rows, y, COLORS[lane], alpha)
+                if hop == "prepare" and len(rows):
+                    entries.append((Patch(color=COLORS[lane], alpha=alpha), "prepares gradients"))
+        if len(shown.waits):
+            entries.append((_draw_waits(ax, shown), "waits for gradients"))
+        frame(ax, _title(shown), notes=_notes(shown), entries=entries)
+    return ax
+
+
+def _title(shown: StepTimeline) -> str:
+    finding = f"{shown.bottleneck} is the bottleneck" if _overlaps(shown) else "nothing overlaps"
+    return f"Step {shown.step}: {rounded(shown.seconds, 's')}, {finding}"
+
+
+def _overlaps(shown: StepTimeline) -> bool:
+    return _work_s(shown) > shown.seconds
+
+
+def _notes(shown: StepTimeline) -> list[str]:
+    chunks = "1 chunk" if shown.chunks == 1 else f"{shown.chunks:,} chunks"
+    clock = ["simulated time"] if shown.simulated else []
+    return [*clock, f"{chunks}; in sequence, {rounded(_work_s(shown), 's')}"]
+
+
+def _work_s(shown: StepTimeline) -> float:
+    return sum(shown.busy_s(lane) for lane in LANES)
+
+
+def _draw_bars(
+    ax: Axes, shown: StepTimeline, rows: np.ndarray[Any, Any], y: int, color: str, alpha: float
+) -> None:
+    if not len(rows):
+        return
+    start_s, seconds = _spans(shown, rows)
+    width, height = points(ax)
+    widths = seconds / shown.seconds * width
+    ax.broken_barh(
+        list(zip(start_s, seconds, strict=True)),
+        (y - _HEIGHT / 2, _HEIGHT),
+        facecolor=color,
+        alpha=alpha,
+        edgecolor="white",
+        linewidth=min(1.0, 0.15 * float(np.median(widths))),  # no more edge than bar
+    )
+    size = min(float(STYLE["font.size"]), 0.5 * height / len(LANES))
+    for row, x, bar_width in zip(rows, start_s + seconds / 2, widths, strict=True):
+        label = str(row["chunk"])
+        if bar_width > text_points(label, size) + 3:
+            text = "black" if alpha < 1 else ink(color)
+            ax.text(x, y, label, ha="center", va="center", fontsize=size, color=text, clip_on=True)
+
+
+def _spans(
+    shown: StepTimeline, rows: np.ndarray[Any, Any]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return when rows begin, from the begin of the step, and how long they take."""
+    return rows["start_s"] - shown.begin_s, rows["stop_s"] - rows["start_s"]
+
+
+def _draw_waits(ax: Axes, shown: StepTimeline) -> Artist:
+    start_s, seconds = _spans(shown, shown.waits)
+    style: dict[str, Any] = {"facecolor": COLORS["wait"], "hatch": "////", "edgecolor": "#777777"}
+    ax.broken_barh(
+        list(zip(start_s, seconds, strict=True)),
+        (list(LANES).index("host") - _HEIGHT / 2, _HEIGHT),
+        linewidth=0,
+        label="wait",
+        **style,
+    )
+    return Patch(linewidth=0, **style)
+
+
+def _draw_axes(ax: Axes, shown: StepTimeline) -> None:
+    ax.set_yticks(range(len(LANES)), [f"{lane}\n{_DOES[lane]}" for lane in LANES])
+    ax.set_ylim(len(LANES) - 0.5, -0.5)  # the first lane on top
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False, axis="y")
+    ax.spines["left"].set_visible(False)
+    ax.set_xlim(0, shown.seconds)
+    ax.set_xlabel("simulated time in the step" if shown.simulated else "time in the step")
+    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.xaxis.set_major_formatter(SECONDS)
+
+
+def _draw_shares(ax: Axes, shown: StepTimeline) -> None:
+    for y, lane in enumerate(LANES):
+        busiest = lane == shown.bottleneck and _overlaps(shown)
+        ax.text(
+            1.015,
+            y,
+            f"{shown.busy_s(lane) / shown.seconds:.0%} busy",
+            transform=ax.get_yaxis_transform(),
+            va="center",
+            fontweight="bold" if busiest else "normal",
+            color=COLORS["limit"] if busiest else "#444444",
+        )

@@ -4,7 +4,7 @@ import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `directives`
+sys.path.insert(0, str(Path(__file__).parent))  # for `directives` and `gallery`
 
 project = "adamoffload"
 author = "the adamoffload authors"
@@ -20,6 +20,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "directives",
+    "gallery",
 ]
 exclude_patterns = ["_build"]
 default_role = "autolink"  # a link if it names something, else emphasis: parameters of a function

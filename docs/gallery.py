@@ -1,0 +1,165 @@
+"""Draws the figures of the gallery, in every build, from one short training run.
+
+Each function below is shown beside its figure in ``gallery.rst``. The figures go to ``_gallery``,
+which is not kept.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+
+import adamoffload as ao
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from sphinx.application import Sphinx
+
+LAYERS = (64, 256, 256, 10)
+STEPS = 100
+MEMORY_BYTES = 1_300_000
+
+
+class Run(NamedTuple):
+    ledger: ao.Ledger
+    probe: ao.Probe
+    optimizer: ao.AdamOffload
+
+
+@cache
+def train() -> Run:
+    device = ao.get_backend("sim", link="pcie4x16", memory_bytes=MEMORY_BYTES)
+    digits, rng = ao.load_digits(), np.random.default_rng(0)
+    weights = []
+    for i, (n, m) in enumerate(pairwise(LAYERS), start=1):
+        values = (rng.standard_normal((n, m)) * np.sqrt(2 / n)).astype(np.float32)
+        weights.append(ao.Parameter(device.asarray(values), name=f"layer{i}.weight"))
+    ledger, probe, rate = ao.Ledger(), ao.Probe(), rates()["cosine"]
+    optimizer = ao.AdamOffload(weights, rate, ledger=ledger, probe=probe, chunk_bytes=44_000)
+
+    def loss(images, labels):  # type: ignore[no-untyped-def]
+        h = images
+        for weight in weights[:-1]:
+            h = np.maximum(h @ weight, 0)
+        return ao.softmax_cross_entropy(h @ weights[-1], labels)
+
+    loss_and_gradients = ao.value_and_grad(loss, weights)
+    for step in range(STEPS):
+        batch = slice(64 * step % 1400, 64 * step % 1400 + 64)
+        images = device.asarray(digits.train_images[batch])
+        labels = device.asarray(digits.train_labels[batch])
+        _, gradients = loss_and_gradients(images, labels)
+        optimizer(gradients)
+        del gradients  # the next ones need their memory
+    return Run(ledger, probe, optimizer)
+
+
+def rates() -> dict[str, ao.LearningRateSchedule]:
+    return {
+        "cosine": ao.CosineDecayLR(0.0, 1e-3, STEPS),
+        "exponential": ao.ExponentialDecayLR(1e-3, 0.5, 40),
+        "in stairs": ao.ExponentialDecayLR(1e-3, 0.5, 40, is_stair=True),
+        "inverse": ao.InverseDecayLR(1e-3, 1.0, 40),
+        "warm-up": ao.WarmUpLR(1e-3, 20),
+    }
+
+
+def dashboard() -> Figure:
+    run = train()
+    return ao.plots.dashboard(run.ledger, run.probe, device="sim, PCIe 4.0 x16")
+
+
+def timeline() -> Axes:
+    return ao.plots.timeline(train().ledger, step=50)
+
+
+def timeline_slow_host() -> Axes:
+    device = ao.get_backend("sim", link="pcie5x16", host_ns_per_parameter=1.2)
+    w = ao.Parameter(device.asarray(np.zeros(10_000_000, np.float32)), name="w")
+    ledger = ao.Ledger()
+    optimizer = ao.AdamOffload([w], ledger=ledger, chunk_bytes=5_000_000)
+    optimizer([device.asarray(np.ones(10_000_000, np.float32))])
+    return ao.plots.timeline(ledger)
+
+
+def memory() -> Axes:
+    offloaded = train().optimizer.memory()
+    resident = ao.ResidentMemory(*offloaded[:2], offloaded.moments)
+    bars = {"Adam": resident, "AdamOffload": offloaded}
+    return ao.plots.memory(bars, limit=MEMORY_BYTES)
+
+
+def memory_over_time() -> Axes:
+    return ao.plots.memory_over_time(train().ledger)
+
+
+def transfers() -> Axes:
+    run = train()
+    return ao.plots.transfers(run.ledger, parameters=sum(run.probe.sizes.values()))
+
+
+def bandwidth() -> Axes:
+    return ao.plots.transfers(train().ledger, show="bandwidth")
+
+
+def moments() -> Axes:
+    return ao.plots.moments(train().probe)
+
+
+def moments_of_one() -> Axes:
+    return ao.plots.moments(train().probe, "layer3.weight")
+
+
+def step_sizes() -> Axes:
+    return ao.plots.step_sizes(train().probe, "layer3.weight")
+
+
+def effective_rates() -> Axes:
+    return ao.plots.step_sizes(train().probe, show="rate")
+
+
+def update_ratios() -> Axes:
+    return ao.plots.step_sizes(train().probe, show="update_ratio")
+
+
+def schedule() -> Axes:
+    return ao.plots.schedule(rates(), STEPS)
+
+
+FIGURES = (
+    *(dashboard, timeline, timeline_slow_host, memory, memory_over_time, transfers, bandwidth),
+    *(moments, moments_of_one, step_sizes, effective_rates, update_ratios, schedule),
+)
+
+
+def draw(folder: Path) -> None:
+    """Write all figures as SVG, the same bytes every time."""
+    import matplotlib.pyplot as plt
+
+    mpl.use("Agg")
+    folder.mkdir(exist_ok=True)
+    with mpl.rc_context({"svg.hashsalt": "adamoffload"}):
+        for function in FIGURES:
+            drawn = function()
+            figure = drawn if hasattr(drawn, "savefig") else drawn.figure
+            figure.savefig(folder / f"{function.__name__}.svg", metadata={"Date": None})
+            plt.close(figure)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Draw them when a build begins."""
+    app.connect("builder-inited", lambda app: draw(Path(app.srcdir) / "_gallery"))
+    return {"parallel_read_safe": True}
+
+
+if __name__ == "__main__":
+    folder = Path(tempfile.mkdtemp())
+    draw(folder)
+    print(folder)

@@ -1,0 +1,130 @@
+r"""
+Where do sixteen bytes a parameter go?
+======================================
+
+A model of a billion parameters, 4 bytes each, is 4 GB. Why does training it not fit on a device of
+12 GB? We count, predict to the byte, and look at a device that counts along.
+
+You need nothing but arithmetic. At the end you can say in your head which model fits on which
+device, with Adam on the device and with Adam on the host.
+"""
+
+# %%
+# Four numbers
+# ------------
+# **Predict.** Training a parameter with Adam takes four float32 numbers. Which? Write them down,
+# with the bytes of each, before you go on.
+#
+# We build up a training run, one piece at a time, and ask the device after each what is in use.
+# This device is a part of the host's memory that is counted like a GPU's.
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import adamoffload as ao
+
+plt.rcParams.update(ao.plots.STYLE)
+
+n = 1_000_000
+device = ao.get_backend("numpy", memory_bytes=100_000_000)
+used = {}
+
+
+def note(what):
+    """Write down how much more the device has in use."""
+    more = device.memory().used - sum(used.values())
+    used[what] = more
+    print(f"{what:<12} {more:>10,} bytes, {more / n:4.1f} a parameter")
+
+
+w = ao.Parameter(device.asarray(np.zeros(n, np.float32)), name="w")
+note("parameters")
+g = device.asarray(np.ones(n, np.float32))
+note("gradients")
+resident = ao.Adam([w])  # with its moments on the device
+note("moments")
+
+# %%
+# Parameter, gradient, first moment, second moment: 4 bytes each, 16 in all. Three quarters of them
+# are gone as soon as training is over.
+#
+# Of the four, two are special. The model needs its parameters to compute, and computing makes
+# gradients; both must be on the device. The moments are needed by nobody but Adam, once a step.
+#
+# The same, offloaded
+# -------------------
+# So they can live where memory is plentiful. **Predict.** How many bytes a parameter remain on the
+# device?
+
+del resident
+offloaded = ao.AdamOffload([w], chunk_bytes=1 << 16)
+print(f"on the device: {device.memory().used / n:.2f} bytes a parameter")
+print(offloaded.memory())
+
+# %%
+# Eight, and a little more: the *ring*, three small buffers through which gradients and updates
+# pass. Their size is that of what crosses the link at once, 64 KiB here, and has nothing to do
+# with the size of the model.
+
+needs = {
+    "Adam": ao.ResidentMemory(parameters=4 * n, gradients=4 * n, moments=8 * n),
+    "AdamOffload": offloaded.memory(),
+}
+figure, ax = plt.subplots(figsize=(8, 4.4), layout="constrained")
+ao.plots.memory(needs, limit=12_000_000, ax=ax)
+plt.show()
+
+# %%
+# On a device of 12 MB, drawn as a line, Adam needs a third more than there is, and AdamOffload
+# fits. The moments have not gone away. They are on the other side.
+#
+# What fits?
+# ----------
+# **Predict.** A device has 24 GB, of which a quarter is for activations and data. How many
+# parameters fit with Adam on the device, and with offload? Divide twice.
+
+
+def largest(device_gb, bytes_a_parameter, for_activations=0.25):
+    """Return how many parameters fit, in billions."""
+    return device_gb * (1 - for_activations) / bytes_a_parameter
+
+
+for gb in (8, 24, 80):
+    print(f"{gb:>3} GB: {largest(gb, 16):5.2f} billion, offloaded {largest(gb, 8):5.2f} billion")
+
+# %%
+# Twice as many. It is not a miracle but a factor of two, and it has a price: 4 bytes a parameter
+# down and 4 bytes up, in every step, over a link. What that costs, and how to hide it, is what the
+# rest of these pages is about.
+#
+# What else is there?
+# -------------------
+# *Activations.* What the forward pass must remember for the backward pass. They grow with the
+# batch, and offload does nothing about them. Let us see how large they are, for one layer and two
+# sizes of batch:
+
+width = 200
+for batch in (100, 1000):
+    device = ao.get_backend("numpy")
+    m = ao.Parameter(device.asarray(np.ones((width, width), np.float32)), "m")
+    x = device.asarray(np.ones((batch, width), np.float32))
+    before = device.memory().used
+    ao.value_and_grad(lambda x, m=m: np.sum(np.tanh(x @ m)), [m])(x)
+    print(f"batch of {batch:>5}: at most {device.memory().peak - before:>9,} bytes more")
+
+# %%
+# Ten times the batch, ten times the bytes; the parameters are the same. If activations are what
+# does not fit, other means help: smaller batches, or computing them a second time.
+#
+# *Fewer bits.* With parameters and gradients of 2 bytes, the device needs less; the moments, and a
+# copy of the parameters that small updates do not vanish in, stay in float32 and make up 12 of
+# the 16 bytes (`Rajbhandari et al., 2019 <https://arxiv.org/abs/1910.02054>`_, section 3.1).
+# Offload then moves three quarters to the host, instead of half.
+#
+# Try it
+# ------
+# - How many bytes would plain gradient descent need? And gradient descent with momentum?
+# - The numbers of the ring: halve ``chunk_bytes`` and see what the device says.
+# - ``adamoffload demo`` predicts at which allocation, to the byte, a network stops fitting. Read
+#   its
+#   table, and change ``--memory`` until it fits.

@@ -1,0 +1,216 @@
+"""Answers that are plain data: predictions, numbers, lists; what is wrong with them, in words.
+
+Arrays are `adamoffload.labs.grading.close_to`'s.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from adamoffload.labs.student import Mistake, Student
+
+__all__ = ["equal", "near", "number", "prediction", "predictions"]
+
+
+def prediction(student: Student, name: str) -> Any:
+    """Return a constant that the student was to fill in.
+
+    Parameters
+    ----------
+    student : Student
+        Whose file it is in.
+    name : str
+        What it is called there.
+
+    Raises
+    ------
+    Mistake
+        If it is still None, or gone.
+    """
+    value = student.value(name)
+    if value is None:
+        raise Mistake(f"not done yet: {name} is None")
+    return value
+
+
+def predictions(student: Student, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return a dict of constants that the student was to fill in.
+
+    Parameters
+    ----------
+    student : Student
+        Whose file it is in.
+    name : str
+        What it is called there.
+    keys : tuple of str
+        The keys it came with.
+
+    Raises
+    ------
+    Mistake
+        If a value is still None, or the dict has other keys.
+    """
+    found = prediction(student, name)
+    if not isinstance(found, dict):
+        raise Mistake(f"{name} should stay a dict, not {_kind(found)}")
+    for key in keys:
+        if key not in found:
+            raise Mistake(f"{name} has lost its key {key!r}; keep the keys it came with")
+        if found[key] is None:
+            raise Mistake(f"not done yet: {name}[{key!r}] is None")
+    return {key: found[key] for key in keys}
+
+
+def number(what: str, found: object) -> float:
+    """Return an answer that should be a finite number.
+
+    Parameters
+    ----------
+    what : str
+        How to call it.
+    found : object
+        The answer.
+
+    Raises
+    ------
+    Mistake
+        If it is anything else; True and False are no numbers here.
+
+    Examples
+    --------
+    >>> number("`bytes_up`", "12")
+    Traceback (most recent call last):
+    adamoffload.labs.student.Mistake: `bytes_up` is of type str; expected a number
+    """
+    array = np.asarray(found) if isinstance(found, np.ndarray | np.generic) else found
+    if isinstance(array, np.ndarray) and array.shape == () and array.dtype.kind in "iuf":
+        found = array.item()
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        hint = "; did you forget `return`?" if found is None else ""
+        raise Mistake(f"{what} is {_kind(found)}; expected a number{hint}")
+    if not math.isfinite(found):
+        raise Mistake(f"{what} is {found}; expected a finite number")
+    return float(found)
+
+
+def near(
+    what: str,
+    found: object,
+    expected: float,
+    *,
+    rtol: float = 1e-6,
+    known: Mapping[str, float] | None = None,
+    otherwise: str = "",
+) -> None:
+    """Require a number, and say what may have gone wrong if it is another.
+
+    Parameters
+    ----------
+    what : str
+        How to call it.
+    found : object
+        The answer.
+    expected : float
+        What is right.
+    rtol : float
+        Difference allowed, relative to what is expected.
+    known : mapping from str to float
+        What plausible mistakes give, by a sentence that names the mistake.
+    otherwise : str
+        What to say of any other mistake, in place of the right number.
+
+    Raises
+    ------
+    Mistake
+        If it is not what is expected.
+
+    Examples
+    --------
+    >>> near("the time", 4.0, 2.0, known={"it counts both directions": 4.0})
+    Traceback (most recent call last):
+    adamoffload.labs.student.Mistake: the time is wrong: it counts both directions
+    """
+    value = number(what, found)
+    if math.isclose(value, expected, rel_tol=rtol):
+        return
+    for sentence, wrong in (known or {}).items():
+        if math.isclose(value, wrong, rel_tol=rtol):
+            raise Mistake(f"{what} is wrong: {sentence}")
+    raise Mistake(f"{what} is {value:.6g}{f': {otherwise}' if otherwise else _not(expected)}")
+
+
+def equal(
+    what: str, found: object, expected: object, *, known: Mapping[str, object] | None = None
+) -> None:
+    """Require numbers, strings, or lists of them, and say where they differ.
+
+    Tuples, lists and arrays are the same here, and so are 4 and 4.0.
+
+    Parameters
+    ----------
+    what : str
+        How to call it.
+    found : object
+        The answer.
+    expected : object
+        What is right.
+    known : mapping from str to object
+        What plausible mistakes give, by a sentence that names the mistake.
+
+    Raises
+    ------
+    Mistake
+        If it is not what is expected.
+
+    Examples
+    --------
+    >>> equal("`plan`", [(0, 4), (4, 7)], [(0, 4), (4, 8)])
+    Traceback (most recent call last):
+    adamoffload.labs.student.Mistake: `plan`[1][1] is 7, expected 8
+    """
+    given, right = _plain(found), _plain(expected)
+    if given == right:
+        return
+    if given is None:
+        raise Mistake(f"{what} is None; did you forget `return`?")
+    for sentence, wrong in (known or {}).items():
+        if given == _plain(wrong):
+            raise Mistake(f"{what} is wrong: {sentence}")
+    raise Mistake(_difference(what, given, right))
+
+
+def _difference(what: str, found: Any, expected: Any) -> str:
+    if not isinstance(expected, list):
+        return f"{what} is {_short(found)}{_not(expected)}"
+    if not isinstance(found, list):
+        return f"{what} is {_kind(found)}; expected a list of {len(expected)}"
+    if len(found) != len(expected):
+        return f"{what} has length {len(found)}, expected {len(expected)}"
+    at = next(i for i, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
+    return _difference(f"{what}[{at}]", found[at], expected[at])
+
+
+def _not(expected: object) -> str:
+    shown = f"{expected:.6g}" if isinstance(expected, float) else _short(expected)
+    return f", expected {shown}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"of type {type(value).__name__}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -12,8 +12,8 @@ lr_t, beta1, beta2 and eps are float32 numbers.
 # numbers (bytes down, bytes up, bytes that the host keeps from one step to the next).
 BYTES = {
     "weights": None,  # w and g go down, the host computes the new w, which goes up
-    "weights, host copy": None,  # the same, but the host keeps its own w, so that w need not go down
-    "states": None,  # m and v go up before the step and come down after it; Adam is on the device
+    "weights, host copy": None,  # the same, but the host keeps a w of its own
+    "states": None,  # Adam on the device: m and v go up before the step, down after
     "delta": None,  # g goes down, delta goes up, the device adds it
     "delta, 16-bit gradient": None,  # the same, with a gradient of 2 bytes
 }

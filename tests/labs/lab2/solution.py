@@ -10,8 +10,8 @@ import numpy as np
 # numbers (bytes down, bytes up, bytes that the host keeps from one step to the next).
 BYTES = {
     "weights": (8, 4, 8),  # w and g go down, the host computes the new w, which goes up
-    "weights, host copy": (4, 4, 12),  # the same, but the host keeps its own w, so that w need not go down
-    "states": (8, 8, 8),  # m and v go up before the step and come down after it; Adam is on the device
+    "weights, host copy": (4, 4, 12),  # the same, but the host keeps a w of its own
+    "states": (8, 8, 8),  # Adam on the device: m and v go up before the step, down after
     "delta": (4, 4, 8),  # g goes down, delta goes up, the device adds it
     "delta, 16-bit gradient": (2, 4, 8),  # the same, with a gradient of 2 bytes
 }

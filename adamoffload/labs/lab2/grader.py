@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,7 @@ def _two_memories(student: Student) -> None:
     device, other = ao.get_backend("numpy"), ao.get_backend("numpy")
     d = np.ones(3, np.float32)
     w, u = device.asarray(d), device.asarray(d)
-    lines = {
+    lines: dict[str, Callable[[], object]] = {
         "w + u": lambda: w + u,
         "w + d": lambda: w + d,
         "w + device.asarray(d)": lambda: w + device.asarray(d),

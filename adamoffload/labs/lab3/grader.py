@@ -1,0 +1,352 @@
+"""The grader of lab 3: bytes, predicted, counted and compared with those of real copies."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+import adamoffload as ao
+from adamoffload.labs.answers import equal, near, prediction, predictions
+from adamoffload.labs.grading import Lab, Task
+from adamoffload.labs.student import Mistake, Student
+
+__all__ = ["LAB"]
+
+_GIB, _MIB = 2**30, 2**20
+
+
+def _ring(parameters: int, chunk_bytes: int) -> int:
+    chunk = min(chunk_bytes, 4 * parameters)
+    return chunk * min(3, math.ceil(4 * parameters / chunk))
+
+
+def _device(parameters: int, chunk_bytes: int, activation_bytes: int, offloaded: bool) -> int:
+    if offloaded:
+        return 8 * parameters + activation_bytes + _ring(parameters, chunk_bytes)
+    return 16 * parameters + activation_bytes
+
+
+def _sixteen_and_eight(student: Student) -> None:
+    cases = [
+        (10**9, 4 * _MIB, _GIB, False),
+        (10**9, 4 * _MIB, _GIB, True),
+        (1000, 2000, 512, True),
+        (1000, 1600, 512, True),
+        (100, 4096, 0, True),
+    ]
+    for n, chunk, activations, offloaded in cases:
+        what = (
+            f"`device_bytes` for {n:,} parameters, chunks of {chunk:,} bytes, activations of "
+            f"{activations:,} bytes, {'with' if offloaded else 'without'} offload,"
+        )
+        ring = _ring(n, chunk)
+        right = _device(n, chunk, activations, offloaded)
+        equal(
+            what,
+            student.call("device_bytes", n, chunk, activations, offloaded),
+            right,
+            known={
+                "the activations are missing": right - activations,
+                "the ring is missing": right - ring,
+                "without offload there is no ring": right + ring,
+                "with three slots, although there are fewer chunks": right - ring + 3 * chunk,
+                "with three slots of all parameters, although there is one chunk": right
+                - ring
+                + 12 * n,
+                "a ring of one slot": right - ring + min(chunk, 4 * n),
+                "the moments are on the host": right + 8 * n,
+                "without offload, the moments are on the device": right - 8 * n,
+                "the gradients are on the device, too": right - 4 * n,
+                "that is without the ring, and with the moments": right + 8 * n - ring,
+            },
+        )
+
+
+def _what_fits(student: Student) -> None:
+    cases = {
+        "0.9e9 parameters, 16 GiB": (900_000_000, 16),
+        "1.5e9 parameters, 16 GiB": (1_500_000_000, 16),
+        "2.0e9 parameters, 16 GiB": (2_000_000_000, 16),
+        "2.1e9 parameters, 16 GiB": (2_100_000_000, 16),
+        "7.0e9 parameters, 80 GiB": (7_000_000_000, 80),
+    }
+    found = predictions(student, "FITS", tuple(cases))
+    for case, (n, gib) in cases.items():
+        needs = {
+            "resident": _device(n, 4 * _MIB, _GIB, offloaded=False) / _GIB,
+            "offloaded": _device(n, 4 * _MIB, _GIB, offloaded=True) / _GIB,
+        }
+        answer = found[case]
+        if answer not in ("resident", "offloaded", "neither"):
+            raise Mistake(
+                f'FITS[{case!r}] should be "resident", "offloaded" or "neither", not {answer!r}'
+            )
+        right = next((way for way, need in needs.items() if need <= gib), "neither")
+        if answer == right:
+            continue
+        if answer in needs and needs[answer] > gib:
+            raise Mistake(
+                f"{case}: {answer} it needs {needs[answer]:.2f} GiB; take bytes times parameters, "
+                f"divide by 2**30, and add the activations"
+            )
+        raise Mistake(f"{case}: {right} it needs {needs[right]:.2f} GiB only, which fits")
+
+
+def _largest(student: Student) -> None:
+    chunk = 4 * _MIB
+    for memory, activations, offloaded in (
+        (16 * _GIB + 5, _GIB, False),
+        (16 * _GIB + 5, _GIB, True),
+        (80 * _GIB + 7, 3 * _GIB, True),
+    ):
+        free = memory - activations - (3 * chunk if offloaded else 0)
+        each = 8 if offloaded else 16
+        equal(
+            f"`largest_model` for {memory:,} bytes, activations of {activations:,}, "
+            f"{'with' if offloaded else 'without'} offload,",
+            student.call("largest_model", memory, chunk, activations, offloaded),
+            free // each,
+            known={
+                "the last parameter does not fit any more; round down": -(-free // each),
+                "there are no fractions of parameters; divide with //": free / each,
+                "the ring takes its part as well": (memory - activations) // each,
+                "the ring has three slots": (memory - activations - chunk) // each,
+                "the activations take their part as well": (free + activations) // each,
+                "a parameter takes 16 bytes without offload and 8 with": free // (24 - each),
+                "without offload there is no ring": (free - 3 * chunk) // each,
+            },
+        )
+
+
+def _run(parameters: int, steps: int, batch_bytes: int) -> ao.Traffic:
+    device = ao.get_backend("numpy")
+    w = ao.Parameter(device.asarray(np.ones(parameters, np.float32)), name="w")
+    optimizer = ao.AdamOffload([w])
+    for _ in range(steps):
+        device.asarray(np.ones(batch_bytes, np.uint8))
+        device.asnumpy(np.sum(w.data))
+        optimizer([w.data * 2])
+    device.asnumpy(w.data)
+    return device.traffic()
+
+
+def _bytes_of_a_run(student: Student) -> None:
+    for n, steps, batch in ((1000, 3, 512), (77, 10, 0), (5000, 1, 30)):
+        down, up = _run(n, steps, batch)
+        equal(
+            f"`run_bytes` for {n} parameters, {steps} step{'s' if steps > 1 else ''} and batches "
+            f"of {batch} bytes",
+            student.call("run_bytes", n, steps, batch),
+            (down, up),
+            known={
+                "down comes first, then up": (up, down),
+                "the weights come down at the end": (down - 4 * n, up),
+                "the weights go up before the first step": (down, up - 4 * n),
+                "the weights go up at first and come down at the end": (down - 4 * n, up - 4 * n),
+                "the loss comes down in every step": (down - 4 * steps, up),
+                "the loss comes down in every step, not once": (down - 4 * (steps - 1), up),
+                "a batch goes up in every step": (down, up - batch * (steps - 1)),
+                "the batches go up as well": (down, up - batch * steps),
+                "a parameter is 4 bytes, not 1": (
+                    2 * n + (down - 4 * n * (steps + 1)),
+                    up - 3 * n * (steps + 1),
+                ),
+                "the weights do not cross in every step, only gradients and updates do": (
+                    down + 4 * n * (steps - 1),
+                    up + 4 * n * (steps - 1),
+                ),
+            },
+        )
+
+
+def _reading(student: Student) -> None:
+    sizes, steps = [1000, 77], [3, 2]
+    moved = [
+        4 * sum(n for n, count in zip(sizes, steps, strict=True) if step <= count)
+        for step in (1, 2, 3)
+    ]
+    right = [(nbytes, nbytes) for nbytes in moved]
+    outside = [(4 * sizes[0], 4 * sum(sizes))]
+    total = (sum(down for down, _ in right), sum(up for _, up in right))
+    equal(
+        "`per_step`",
+        student.scenario("per_step", sizes, steps, 1200),
+        right,
+        known={
+            "it counts elements; an element is not a byte": [
+                (down // 4, up // 4) for down, up in right
+            ],
+            "a copy outside of any step has the step None, and does not count": outside + right,
+            "a copy outside of any step has the step None and does not count": right + outside,
+            "it is the sum over all steps; return a pair for each": total,
+            "down comes first, then up, and each by itself": [down + up for down, up in right],
+        },
+    )
+
+
+def _bandwidth(student: Student) -> None:
+    sizes, rate, latency = [1000, 20_000, 500_000], 2e9, 1e-5
+    for hop, copied in (("h2d", sizes), ("d2h", [n // 2 for n in sizes])):
+        nbytes = 4 * sum(copied)
+        seconds = [latency + 4 * n / rate for n in copied]
+        each = [4 * n / s for n, s in zip(copied, seconds, strict=True)]
+        both = 4 * sum(sizes) + 4 * sum(n // 2 for n in sizes)
+        both_s = both / rate + 2 * len(sizes) * latency
+        # from the first copy of this hop to the end of its last; the host works 0.6 ms between
+        others = [n // 2 if hop == "h2d" else n for n in sizes]
+        between = others[:-1] if hop == "h2d" else others[1:]
+        idle_s = 0.6e-3 * 2 + sum(latency + 4 * n / rate for n in between)
+        near(
+            f"`bandwidth` of {hop}",
+            student.scenario("bandwidth", hop, sizes, rate, latency),
+            nbytes / sum(seconds),
+            known={
+                "it averages the bandwidths of the copies, as if a small copy were worth as much "
+                "as a large one; divide the sum of the bytes by the sum of the seconds": (
+                    sum(each) / len(each)
+                ),
+                "it takes all the time from the first copy to the last; add up the time in which "
+                "the link was at work": nbytes / (sum(seconds) + idle_s),
+                "it counts both directions": both / both_s,
+                "upside down: seconds per byte": sum(seconds) / nbytes,
+                "it counts elements; an element has 4 bytes": nbytes / sum(seconds) / 4,
+                "that is the best copy, not all of them": max(each),
+            },
+        )
+
+
+def _own_ledger(student: Student) -> None:
+    sizes = [1000, 77, 4000]
+    down, up = sum(4 * (n // 2) for n in sizes), sum(4 * n for n in sizes)
+    found = student.scenario("counter", sizes)
+    for when, totals in (("at first", found["first"]), ("after some copies", found["totals"])):
+        if not isinstance(totals, dict):
+            raise Mistake(
+                f"`totals` returned {totals!r}, of type {type(totals).__name__}; expected a dict"
+            )
+        if set(totals) != {"d2h", "h2d"}:
+            raise Mistake(
+                f"{when}, `totals` has the keys {', '.join(sorted(totals)) or 'none'}; expected "
+                f"d2h and h2d, whatever was recorded"
+            )
+    equal("`totals` of a new counter", list(found["first"].values()), [0, 0])
+    known = {
+        "a second counter has counted its copies there as well; begin anew in each call of "
+        "`counter`": (down, up + 12),
+        "it counts elements; an element is not a byte": (down // 4, sum(sizes)),
+        "it counts copies, not their bytes": (len(sizes), len(sizes)),
+        "it has kept the last copy only; add them up": (4 * (sizes[-1] // 2), 4 * sizes[-1]),
+        "down and up are exchanged: d2h is down": (up, down),
+    }
+    totals = found["totals"]
+    equal("`totals`, (d2h, h2d),", (totals["d2h"], totals["h2d"]), (down, up), known=known)
+    other = found["other"]
+    if not isinstance(other, dict) or other.get("h2d") != 12:
+        raise Mistake("a second counter has to begin at 0 and to count its own copies alone")
+    if found["waited"]:
+        raise Mistake(
+            "`record` asked the ticket and so waited for the copy: what measures must not change "
+            "what it measures; count and return"
+        )
+
+
+def _recording(seed: int) -> tuple[list[tuple[int, str, int]], dict[str, int], tuple[Any, ...]]:
+    """Return events of a run with an intruder, the parameters' sizes, and the intruder."""
+    rng = np.random.default_rng(seed)
+    chunk = 256
+    sizes = {"embedding": 1024, "layer1.weight": 512, "layer1.bias": 32, "head": chunk}
+    size = sum(sizes.values())
+    chunks = [chunk] * (size // chunk) + [size % chunk] * (size % chunk > 0)
+    step = int(rng.integers(2, 9))
+    hop = str(rng.choice(["d2h", "h2d"]))
+    name = str(rng.choice(list(sizes)))
+    events: list[tuple[int, str, int]] = []
+    for number in range(1, 11):
+        of_step = [(number, way, 4 * n) for n in chunks for way in ("d2h", "update", "h2d")]
+        of_step = [(s, w, 0 if w == "update" else n) for s, w, n in of_step]
+        if number == step:
+            of_step.insert(int(rng.integers(len(of_step))), (step, hop, 4 * sizes[name]))
+        events += of_step
+    return events, sizes, (step, hop, name)
+
+
+def _intruder(student: Student) -> None:
+    for seed in range(6):
+        events, sizes, (step, hop, name) = _recording(seed)
+        other = "h2d" if hop == "d2h" else "d2h"
+        equal(
+            "`intruder`",
+            student.call("intruder", events, sizes),
+            (step, hop, name),
+            known={
+                "steps are counted from 1": (step - 1, hop, name),
+                "it is the other direction: compare the bytes of each direction with those of the "
+                "other steps": (step, other, name),
+                **{
+                    f"the step and the direction are right, but {wrong} is of another size; divide "
+                    f"the bytes that are too many by 4": (step, hop, wrong)
+                    for wrong in sizes
+                    if wrong != name
+                },
+                "the parameter's name is missing: the bytes that are too many tell": (step, hop),
+            },
+        )
+
+
+def _designs(k: int) -> dict[str, tuple[int, int]]:
+    zero2 = (4, 2) if k == 1 else (2 * k + 4, 2 * (k - 1) + 2)
+    return {"delta": (4, 4), "states": (8, 8), "torchao-bf16": (2, 2), "zero-2": zero2}
+
+
+def _compare(student: Student) -> None:
+    crossover = prediction(student, "CROSSOVER")
+    for k in (1, 2, 8):
+        for design, right in _designs(k).items():
+            known: dict[str, object] = {"down comes first, then up": right[::-1]}
+            if design != "zero-2":
+                known["this design sums gradients on the device: k does not matter"] = (
+                    right[0] * k,
+                    right[1] * k,
+                )
+            elif k == 1:
+                known["with k = 1 there is no sum to keep between micro-steps"] = (6, 2)
+            else:
+                known["the sum goes up in each micro-step but the first"] = (
+                    right[0],
+                    right[1] + 2,
+                )
+                known["at the end, the sum comes down as 4 bytes besides"] = (2 * k, right[1])
+                known["at the end, the new weight goes up as well"] = (right[0], right[1] - 2)
+                known["that is right for k = 1 only"] = (4, 2)
+            equal(
+                f"`design_bytes` for {design!r} with k = {k}",
+                student.call("design_bytes", design, k),
+                right,
+                known=known,
+            )
+    near(
+        "CROSSOVER",
+        crossover,
+        next(k for k in range(1, 99) if sum(_designs(k)["zero-2"]) > sum(_designs(k)["states"])),
+        known={"for this k the two are equal; more is asked": 3},
+        otherwise="your function says something else: try k = 1, 2, 3, ...",
+    )
+
+
+LAB = Lab(
+    "The byte ledger",
+    (
+        Task("Sixteen and eight", 2, _sixteen_and_eight),
+        Task("What fits", 1, _what_fits),
+        Task("The largest model", 1, _largest),
+        Task("Bytes of a run", 2, _bytes_of_a_run),
+        Task("Reading a ledger", 2, _reading),
+        Task("Bandwidth", 1, _bandwidth),
+        Task("A ledger of your own", 2, _own_ledger),
+        Task("The intruder", 2, _intruder),
+        Task("Designs compared", 2, _compare),
+    ),
+    forbidden=("adamoffload", "torch", "jax", "tensorflow", "mindspore"),
+)

@@ -1,0 +1,112 @@
+"""Lab 3: The byte ledger. Your file: replace each ``raise NotImplementedError`` and each ``None``.
+
+The statement is in lab3.rst. Check your work, as often as you like, with
+
+    adamoffload lab check 3 lab3.py
+
+Plain Python is enough: ledgers are handed to your functions. A parameter is a float32 number, of 4
+bytes, unless it says otherwise. "Down" is from device to host (d2h), "up" is from host to device
+(h2d).
+"""
+
+
+# Task 1
+def device_bytes(parameters, chunk_bytes, activation_bytes, offloaded):
+    """Return the bytes on the device while it trains, an int.
+
+    parameters is their number (at least 1), chunk_bytes a multiple of 4. Without offload (offloaded
+    is False) there is no ring.
+    """
+    raise NotImplementedError
+
+
+# Task 2: what fits, with activations of 1 GiB and chunks of 4 MiB? Replace each None by
+# "resident" (all of Adam fits on the device), "offloaded" (it fits if the moments are on the host),
+# or "neither". A GiB is 2**30 bytes.
+FITS = {
+    "0.9e9 parameters, 16 GiB": None,
+    "1.5e9 parameters, 16 GiB": None,
+    "2.0e9 parameters, 16 GiB": None,
+    "2.1e9 parameters, 16 GiB": None,
+    "7.0e9 parameters, 80 GiB": None,
+}
+
+
+# Task 3
+def largest_model(memory_bytes, chunk_bytes, activation_bytes, offloaded):
+    """Return how many parameters fit at most into memory_bytes, an int.
+
+    The model is large: it fills all three slots of the ring.
+    """
+    raise NotImplementedError
+
+
+# Task 4
+def run_bytes(parameters, steps, batch_bytes):
+    """Return the bytes that cross the link in a whole run with offload: (down, up).
+
+    The weights go up once, before the first step. In each step a batch goes up, the loss (one
+    float32) comes down, and the optimizer moves what it has to. After the last step, the weights
+    come down.
+    """
+    raise NotImplementedError
+
+
+# Task 5
+def per_step(ledger):
+    """Return the bytes of each optimizer step: a list of pairs (down, up), from step 1 to the last.
+
+    ledger.events holds one event for each hop. An event has a hop (a str), a step (an int counted
+    from 1, or None for a copy outside of any step), elements and nbytes. Copies outside of any step
+    do not count here.
+    """
+    raise NotImplementedError
+
+
+# Task 6
+def bandwidth(ledger, hop):
+    """Return the bytes per second that a hop ("d2h" or "h2d") has reached while it was at work.
+
+    Each event also has start_s and stop_s. Copies of one hop do not overlap each other.
+    """
+    raise NotImplementedError
+
+
+# Task 7
+def counter():
+    """Return two functions, record and totals: a ledger of your own.
+
+    record(hop, elements, nbytes, ticket) is called for each copy, when it is issued; the ticket
+    would say when the copy was done, and whoever asks it waits until then. So do not. It may be
+    called for hops that move nothing, such as "update", with nbytes = 0.
+
+    totals() returns a dict with the bytes so far: {"d2h": ..., "h2d": ...}.
+
+    Each call of counter starts a new ledger, at 0.
+    """
+    raise NotImplementedError
+
+
+# Task 8
+def intruder(events, sizes):
+    """Return (step, hop, name): in which step, and where to, which whole parameter was copied.
+
+    events is a list of (step, hop, nbytes) from a run in which every step should move the same,
+    4 bytes down and up for each parameter. In one step, something else has copied one parameter.
+    sizes maps the name of each parameter to its number of elements; no two are of one size.
+    """
+    raise NotImplementedError
+
+
+# Task 9
+def design_bytes(design, k):
+    """Return (down, up): bytes for each parameter and optimizer step of k micro-steps, k >= 1.
+
+    design is "delta", "states", "torchao-bf16" or "zero-2"; see the table in the statement.
+    """
+    raise NotImplementedError
+
+
+# Task 9: for which smallest k does "zero-2" move more bytes than "states", down and up together?
+# Think before you compute: replace None by a number.
+CROSSOVER = None

@@ -123,7 +123,7 @@ def _largest(student: Student) -> None:
 def _run(parameters: int, steps: int, batch_bytes: int) -> ao.Traffic:
     device = ao.get_backend("numpy")
     w = ao.Parameter(device.asarray(np.ones(parameters, np.float32)), name="w")
-    optimizer = ao.AdamOffload([w])
+    optimizer = ao.AdamOffload([w], engine="numpy")
     for _ in range(steps):
         device.asarray(np.ones(batch_bytes, np.uint8))
         device.asnumpy(np.sum(w.data))

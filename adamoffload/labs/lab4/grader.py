@@ -1,0 +1,332 @@
+"""The grader of lab 4: closed forms, a schedule, and what the simulated machine measures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import adamoffload as ao
+from adamoffload.arena import plan_chunks
+from adamoffload.labs.answers import equal, near, predictions
+from adamoffload.labs.grading import Lab, Task
+from adamoffload.labs.student import Mistake, Student
+from adamoffload_sim import Device, Link
+
+__all__ = ["LAB"]
+
+_Times = list[list[tuple[float, float]]]
+_Machine = tuple[float, float, float, float]
+"""Latency in s, link and device in bytes per s, host in s per parameter."""
+
+_SLOTS_ABOUND = 10**6
+
+
+def _link(student: Student) -> None:
+    for nbytes, latency, rate in ((1_000_000, 1e-5, 25e9), (64, 2e-6, 12e9), (10**9, 0.0, 4e9)):
+        near(
+            f"`transfer_s` for {nbytes:,} bytes",
+            student.call("transfer_s", nbytes, latency, rate),
+            latency + nbytes / rate,
+            known={
+                "the latency is missing": nbytes / rate,
+                "the bandwidth is in bytes per second, not in bits": latency + 8 * nbytes / rate,
+                "divide by the bandwidth": latency + nbytes * rate,
+                "the latency comes once for each copy, not for each byte": (
+                    nbytes * (latency + 1 / rate)
+                ),
+            },
+        )
+
+
+def _enough_bytes(student: Student) -> None:
+    both = 1e-5 * 25e9  # latency times bandwidth
+    found = predictions(student, "ENOUGH_BYTES", ("half", "nine tenths"))
+    near(
+        "ENOUGH_BYTES['half']",
+        found["half"],
+        both,
+        known={
+            "a microsecond is 1e-6 s": both * 1e3,
+            "bytes, not kilobytes": both / 1e3,
+            "that is one parameter for four bytes": both / 4,
+        },
+        otherwise="the bytes have to take as long as the latency, which is 10 microseconds",
+    )
+    near(
+        "ENOUGH_BYTES['nine tenths']",
+        found["nine tenths"],
+        9 * both,
+        known={
+            "then the bytes would take 0.9 latencies; they have to take nine tenths of all": (
+                0.9 * both
+            ),
+            "then the latency would be one eleventh of all": 10 * both,
+            "that is for half, times 0.9 / 0.5; it is not proportional": 1.8 * both,
+        },
+        otherwise="the latency has to be one tenth of all, and the bytes nine tenths",
+    )
+
+
+def _chunks(sizes: Sequence[int], chunk_size: int) -> list[list[tuple[int, int, int]]]:
+    chunks = plan_chunks(sizes, range(len(sizes)), [None] * len(sizes), chunk_size)
+    return [[(p.index, p.start, p.stop) for p in chunk.pieces] for chunk in chunks]
+
+
+def _plan(student: Student) -> None:
+    for sizes, chunk in (([5, 2], 4), ([3, 1, 2, 9], 4), ([4, 4], 4), ([1, 1], 10), ([30], 7)):
+        right = _chunks(sizes, chunk)
+        begins = np.cumsum([0, *sizes]).tolist()
+        known: dict[str, object] = {
+            "small parameters share a chunk": [
+                [(i, start, min(start + chunk, n))]
+                for i, n in enumerate(sizes)
+                for start in range(0, n, chunk)
+            ],
+            "start and stop are counted from the beginning of the parameter, not of all": [
+                [(i, begins[i] + a, begins[i] + b) for i, a, b in pieces] for pieces in right
+            ],
+            "a piece is (index, start, stop), not (index, start, length)": [
+                [(i, a, b - a) for i, a, b in pieces] for pieces in right
+            ],
+            "a full chunk at the end is not followed by an empty one": [*right, []],
+        }
+        if sum(sizes) % chunk:
+            known["the last chunk, which is not full, is missing"] = right[:-1]
+        equal(
+            f"`plan` for sizes {sizes} and chunks of {chunk}",
+            student.call("plan", sizes, chunk),
+            right,
+            known=known,
+        )
+
+
+def _closed_forms(student: Student) -> None:
+    hops_s = [0.5, 2.0, 0.75, 0.25]
+    for chunks in (1, 2, 10):
+        total, longest = sum(hops_s), max(hops_s)
+        near(
+            f"`sequential_s` of {chunks} chunk{'s' if chunks > 1 else ''}",
+            student.call("sequential_s", hops_s, chunks),
+            chunks * total,
+            known={
+                "that is one chunk": total,
+                "that is with overlap": total + (chunks - 1) * longest,
+            },
+        )
+        near(
+            f"`overlapped_s` of {chunks} chunk{'s' if chunks > 1 else ''}",
+            student.call("overlapped_s", hops_s, chunks),
+            total + (chunks - 1) * longest,
+            known={
+                "that is without overlap": chunks * total,
+                "the other hops of the first chunk come before, or of the last after": (
+                    chunks * longest
+                ),
+                "the first chunk's longest hop is counted twice": total + chunks * longest,
+                "the slowest hop is the bottleneck, not the first": total
+                + (chunks - 1) * hops_s[0],
+                "the slowest hop is the bottleneck, not the average": total
+                + (chunks - 1) * total / 4,
+            },
+        )
+
+
+def _scheduled(
+    durations_s: Sequence[Sequence[float]], slots: int, *, freed_by: int = 3, lanes: bool = True
+) -> _Times:
+    """Return the schedule; hop `freed_by` frees a slot, and `lanes` is whether rule 2 holds."""
+    times: _Times = []
+    free = [0.0] * 4
+    for i, hops_s in enumerate(durations_s):
+        ready = times[i - slots][freed_by][1] if i >= slots else 0.0
+        row = []
+        for hop, seconds in enumerate(hops_s):
+            start = max(ready, free[hop]) if lanes else ready
+            ready = free[hop] = start + seconds
+            row.append((start, ready))
+        times.append(row)
+    return times
+
+
+def _rings(student: Student) -> None:
+    drawn = partial(_scheduled, [(2, 3, 2, 1)] * 5)
+    found = predictions(student, "RING_SECONDS", ("1", "2", "3", "4"))
+    for slots in (1, 2, 3, 4):
+        known = {}
+        if slots == 2:
+            known["that is as if the slot were free before the update has been applied"] = drawn(
+                slots, freed_by=2
+            )[-1][-1][1]
+        if slots < 3:
+            known["that is with as many slots as you like; chunk i waits for chunk i - s"] = drawn(
+                _SLOTS_ABOUND
+            )[-1][-1][1]
+        if slots > 1:
+            known["that is with one slot, without any overlap"] = drawn(1)[-1][-1][1]
+        near(
+            f"RING_SECONDS['{slots}']",
+            found[str(slots)],
+            drawn(slots)[-1][-1][1],
+            known=known,
+            otherwise=(
+                f"draw it again: chunk {slots} cannot begin before chunk 0 has been applied, and "
+                f"each worker does one thing at a time"
+            ),
+        )
+
+
+def _scheduler(student: Student) -> None:
+    rng = np.random.default_rng(4)
+    hops_s = [2, 3, 2, 1]
+    mixed = rng.integers(1, 9, (7, 4)).tolist()
+    for durations, what in (
+        ([hops_s], "one chunk"),
+        ([hops_s] * 5, "five equal chunks"),
+        (mixed, "seven different chunks"),
+    ):
+        for slots in (1, 2, 3, 5):
+            right = _scheduled(durations, slots)
+            known = {
+                "it takes no heed of slots; chunk i has to wait until chunk i - slots has been "
+                "applied": _scheduled(durations, _SLOTS_ABOUND),
+                "each worker does one thing at a time: a hop also waits for the same hop of the "
+                "chunk before": _scheduled(durations, slots, lanes=False),
+                "there is no overlap: a chunk begins only when the chunk before has been "
+                "applied": _scheduled(durations, 1),
+                "there is one slot more than asked for": _scheduled(durations, slots + 1),
+                "a slot is free when its update has been applied, not when it has gone up": (
+                    _scheduled(durations, slots, freed_by=2)
+                ),
+                "a slot is free when its update has been applied, not when it has come down": (
+                    _scheduled(durations, slots, freed_by=0)
+                ),
+                "a hop is a pair (start, stop), not (start, seconds)": [
+                    [(start, stop - start) for start, stop in row] for row in right
+                ],
+            }
+            if slots > 1:
+                known["there is one slot less than asked for"] = _scheduled(durations, slots - 1)
+            equal(
+                f"for {what} and {slots} slot{'s' if slots > 1 else ''}, `schedule`",
+                student.call("schedule", durations, slots),
+                right,
+                known=known,
+            )
+
+
+_MACHINES: tuple[tuple[int, int, _Machine], ...] = (
+    (1000, 1000, (1e-6, 2e9, 50e9, 0.0)),
+    (1000, 250, (1e-6, 2e9, 50e9, 2e-9)),
+    (1000, 300, (1e-6, 2e9, 50e9, 2e-9)),
+    (5000, 384, (1e-5, 25e9, 900e9, 0.6e-9)),
+    (5000, 450, (1e-7, 25e9, 20e9, 0.1e-9)),
+    (1000, 100, (0.0, 4e9, 12e9, 1e-9)),
+)
+
+
+def _measured(size: int, chunk_size: int, machine: _Machine) -> float:
+    latency_s, link_bytes_per_s, device_bytes_per_s, host_s = machine
+    device = ao.get_backend(
+        "sim",
+        link=Link(link_bytes_per_s, latency_s),
+        device=Device(device_bytes_per_s, 1e18),
+        host_ns_per_parameter=host_s * 1e9,
+    )
+    w = ao.Parameter(device.asarray(np.ones(size, np.float32)), name="w")
+    g = device.asarray(np.ones(size, np.float32))
+    optimizer = ao.AdamOffload([w], chunk_bytes=4 * chunk_size, engine="numpy")
+    device.synchronize()
+    begin_s = device.now()
+    optimizer([g])
+    device.synchronize()
+    return device.now() - begin_s
+
+
+def _predicted(
+    size: int,
+    chunk_size: int,
+    machine: _Machine,
+    *,
+    slots: int = 3,
+    applied_bytes: int = 12,
+    full: bool = False,
+) -> float:
+    latency_s, link_bytes_per_s, device_bytes_per_s, host_s = machine
+    counts = [min(chunk_size, size - start) for start in range(0, size, chunk_size)]
+    durations_s = []
+    for count in [chunk_size] * len(counts) if full else counts:
+        copy_s = latency_s + 4 * count / link_bytes_per_s
+        apply_s = applied_bytes * count / device_bytes_per_s
+        durations_s.append((copy_s, count * host_s, copy_s, apply_s))
+    return _scheduled(durations_s, slots)[-1][-1][1]
+
+
+def _against_sim(student: Student) -> None:
+    for size, chunk_size, machine in _MACHINES:
+        predicted = partial(_predicted, size, chunk_size, machine)
+        near(
+            f"`step_seconds` for {size:,} parameters in chunks of {chunk_size:,}",
+            student.call("step_seconds", size, chunk_size, *machine),
+            _measured(size, chunk_size, machine),
+            known={
+                "the last chunk is smaller": predicted(full=True),
+                "that is without overlap": predicted(slots=1),
+                "that is with two slots; there are three": predicted(slots=2),
+                "that is with more than three slots, or with slots that are free too early": (
+                    predicted(slots=_SLOTS_ABOUND)
+                ),
+                "to apply moves 12 bytes a parameter on the device: two reads and a write": (
+                    predicted(applied_bytes=4)
+                ),
+                "to apply also writes the weight: 12 bytes a parameter": predicted(applied_bytes=8),
+                "the latency is missing": _predicted(size, chunk_size, (0.0, *machine[1:])),
+                "a float32 has 4 bytes: the link moves 4 times as much": _predicted(
+                    size, chunk_size, (machine[0], 4 * machine[1], *machine[2:])
+                ),
+            },
+        )
+
+
+def _best(student: Student) -> None:
+    candidates = [125, 500, 2000, 8000, 32_000, 128_000, 512_000]
+    for size, machine in (
+        (500_000, (1e-6, 25e9, 900e9, 0.2e-9)),
+        (500_000, (1e-4, 25e9, 900e9, 0.2e-9)),
+        (500_000, (0.0, 25e9, 900e9, 0.2e-9)),
+    ):
+
+        def seconds(chunk: int, size: int = size, machine: Any = machine, **how: Any) -> float:
+            return _predicted(size, chunk, machine, **how)
+
+        known: dict[str, object] = {
+            "that is the slowest": max(candidates, key=seconds),
+            "return the chunk size, not its seconds": min(map(seconds, candidates)),
+            "return the chunk size, not its place in the list": candidates.index(
+                min(candidates, key=seconds)
+            ),
+            "that is the best without overlap": min(candidates, key=partial(seconds, slots=1)),
+        }
+        found = student.call("best_chunk", candidates, size, *machine)
+        what = f"`best_chunk` for {size:,} parameters and a latency of {machine[0]:g} s"
+        if isinstance(found, int) and found not in candidates and found > len(candidates):
+            raise Mistake(f"{what} is {found}, which is none of the candidates")
+        equal(what, found, min(candidates, key=seconds), known=known)
+
+
+LAB = Lab(
+    "Chunking and overlap",
+    (
+        Task("The link", 1, _link),
+        Task("Enough bytes", 1, _enough_bytes),
+        Task("The plan", 3, _plan),
+        Task("One after another, or at once", 2, _closed_forms),
+        Task("Rings", 2, _rings),
+        Task("The scheduler", 3, _scheduler),
+        Task("Against the simulator", 2, _against_sim),
+        Task("The best chunk", 1, _best),
+    ),
+    forbidden=("adamoffload", "adamoffload_sim", "simpy"),
+)

@@ -1,0 +1,1 @@
+"""Lab 4 needs no scenarios: plain calls are enough."""

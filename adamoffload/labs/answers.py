@@ -92,9 +92,13 @@ def number(what: str, found: object) -> float:
     if isinstance(found, bool) or not isinstance(found, int | float):
         hint = "; did you forget `return`?" if found is None else ""
         raise Mistake(f"{what} is {_kind(found)}; expected a number{hint}")
-    if not math.isfinite(found):
-        raise Mistake(f"{what} is {found}; expected a finite number")
-    return float(found)
+    try:
+        value = float(found)
+    except OverflowError:  # a whole number beyond all floats
+        value = math.inf
+    if not math.isfinite(value):
+        raise Mistake(f"{what} is {value}; expected a finite number")
+    return value
 
 
 def near(

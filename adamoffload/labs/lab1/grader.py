@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from adamoffload.labs.answers import number, prediction
 from adamoffload.labs.grading import Lab, Task, close_to
 from adamoffload.labs.student import Mistake, Student
 
@@ -21,15 +22,12 @@ def _arrays(count: int) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
 
 
 def _first_step(student: Student) -> None:
-    sizes = student.value("FIRST_STEP_SIZES")
-    if sizes is None:
-        raise Mistake("not done yet: FIRST_STEP_SIZES is None")
-    try:
-        found = np.array(sizes, np.float64)
-    except (TypeError, ValueError):
-        raise Mistake("FIRST_STEP_SIZES should be a list of three numbers") from None
-    if found.shape != (3,):
-        raise Mistake(f"FIRST_STEP_SIZES should hold three numbers, not shape {found.shape}")
+    sizes = prediction(student, "FIRST_STEP_SIZES")
+    if isinstance(sizes, np.ndarray):
+        sizes = sizes.tolist()
+    if not isinstance(sizes, list | tuple) or len(sizes) != 3:
+        raise Mistake("FIRST_STEP_SIZES should be a list of three numbers")
+    found = np.array([number(f"FIRST_STEP_SIZES[{i}]", size) for i, size in enumerate(sizes)])
     if np.allclose(np.abs(found), 0.01 * np.abs([0.001, 5.0, -700.0]), rtol=0.01):
         raise Mistake(
             "that is the step of plain gradient descent, learning rate times gradient; put t = 1 "
@@ -157,9 +155,7 @@ def _train(student: Student) -> None:
 def _torch_eps(student: Student) -> None:
     for t in (1, 10, 10_000):
         correction = np.sqrt(1 - 0.999**t)
-        found = student.call("torch_eps", 1e-8, 0.999, t)
-        if not isinstance(found, float | np.floating):
-            raise Mistake(f"`torch_eps` returned {type(found).__name__}; expected a number")
+        found = number("`torch_eps`", student.call("torch_eps", 1e-8, 0.999, t))
         if np.isclose(found, 1e-8 / correction, rtol=1e-4):
             continue
         if np.isclose(found, 1e-8 * correction, rtol=1e-4):
@@ -173,11 +169,7 @@ def _torch_eps(student: Student) -> None:
 
 
 def _alternating(student: Student) -> None:
-    found = student.value("ALTERNATING")
-    if found is None:
-        raise Mistake("not done yet: ALTERNATING is None")
-    if not isinstance(found, int | float):
-        raise Mistake(f"ALTERNATING should be a number, not {type(found).__name__}")
+    found = number("ALTERNATING", prediction(student, "ALTERNATING"))
     if abs(abs(found) - 0.1 / 1.9) < 1e-3:
         return
     if found == 0:

@@ -79,7 +79,7 @@ def _what_fits(student: Student) -> None:
             "offloaded": _device(n, 4 * _MIB, _GIB, offloaded=True) / _GIB,
         }
         answer = found[case]
-        if answer not in ("resident", "offloaded", "neither"):
+        if not isinstance(answer, str) or answer not in (*needs, "neither"):
             raise Mistake(
                 f'FITS[{case!r}] should be "resident", "offloaded" or "neither", not {answer!r}'
             )

@@ -1,0 +1,153 @@
+"""Whatever a student's code answers, a grader says a sentence: it never fails itself."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adamoffload.labs.answers import equal, near, number, prediction, predictions
+from adamoffload.labs.grading import NUMBERS, lab
+from adamoffload.labs.student import Mistake
+
+LABS = Path(__file__).parent / "labs"
+
+ODD: list[Any] = [
+    None,
+    True,
+    "x",
+    -3,
+    2.5,
+    float("nan"),
+    float("-inf"),
+    10**400,
+    [],
+    [1],
+    [[1, 2], "x"],
+    (1, None),
+    {},
+    {"d2h": "x", "h2d": None},
+    {"a": 1},
+    np.float32(7),
+    np.complex128(1j),
+    np.array([1, 2]),
+    np.zeros((2, 2), np.float32),
+    np.array([], np.float32),
+    np.array([True]),
+    np.array(2.0),
+]
+
+
+class InProcess:
+    """The solution of a lab, in this process, with one of its answers replaced."""
+
+    def __init__(self, number: int, name: str, replace: Callable[[Any], Any]) -> None:
+        self.module = types.ModuleType("student")
+        source = (LABS / f"lab{number}" / "solution.py").read_text()
+        exec(compile(source, f"lab{number}", "exec"), self.module.__dict__)
+        self.scenarios = importlib.import_module(f"adamoffload.labs.lab{number}.scenarios")
+        self.name, self.replace = name, replace
+        self.asked: dict[str, Any] = {}
+
+    def _answer(self, name: str, answer: Any) -> Any:
+        self.asked[name] = answer
+        return self.replace(answer) if name == self.name else answer
+
+    def value(self, name: str) -> Any:
+        return self._answer(name, getattr(self.module, name))
+
+    def call(self, name: str, *args: Any, may_change: bool = False, **kwargs: Any) -> Any:
+        args, kwargs = copy.deepcopy((args, kwargs))
+        return self._answer(name, getattr(self.module, name)(*args, **kwargs))
+
+    def scenario(self, name: str, *args: Any) -> Any:
+        return self._answer(name, getattr(self.scenarios, name)(self.module, *args))
+
+
+def replacements(answer: Any, *, ours: bool) -> Iterator[Callable[[Any], Any]]:
+    def by(odd: Any, key: str | None) -> Callable[[Any], Any]:
+        return lambda right: odd if key is None else {**right, key: odd}
+
+    items = answer.items() if isinstance(answer, dict) else ()
+    keys: list[str | None] = [
+        key for key, value in items if not (ours and isinstance(value, bool | int | str))
+    ]
+    for odd in ODD:
+        for key in (*keys, *(() if ours else (None,))):
+            yield by(odd, key)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_an_odd_answer_is_a_mistake_and_no_failure_of_the_grader(number: int) -> None:
+    for task in lab(number).tasks:
+        untouched: Any = InProcess(number, "", lambda right: right)
+        task.check(untouched)
+        for name, answer in untouched.asked.items():
+            # A dict that a scenario has made is ours, and so are what it has counted and seen.
+            ours = isinstance(answer, dict) and hasattr(untouched.scenarios, name)
+            for replace in replacements(answer, ours=ours):
+                odd: Any = InProcess(number, name, replace)
+                with contextlib.suppress(Mistake):
+                    task.check(odd)
+
+
+def test_a_number_is_no_word_no_truth_value_and_finite() -> None:
+    assert number("x", np.float32(2)) == number("x", np.array(2)) == number("x", 2) == 2
+    for odd, words in (
+        ("2", "of type str; expected a number"),
+        (True, "of type bool"),
+        (None, "did you forget `return`"),
+        (float("nan"), "expected a finite number"),
+        (np.array([1.0, 2.0]), "of type ndarray"),
+    ):
+        with pytest.raises(Mistake, match=words):
+            number("x", odd)
+
+
+def test_a_near_number_is_right_and_a_known_one_is_named() -> None:
+    near("x", 1.0 + 1e-9, 1.0)
+    with pytest.raises(Mistake, match="x is wrong: it is twice as much"):
+        near("x", 2, 1.0, known={"it is twice as much": 2.0})
+    with pytest.raises(Mistake, match="x is 3, expected 1"):
+        near("x", 3, 1.0)
+    with pytest.raises(Mistake, match=r"^x is 3: think again$"):
+        near("x", 3, 1.0, otherwise="think again")
+
+
+def test_lists_are_compared_to_the_last_entry() -> None:
+    equal("x", [(1, np.int64(2)), np.array([3.0])], [[1, 2], (3,)])
+    for found, words in (
+        ([(1, 2), [4]], r"x\[1\]\[0\] is 4, expected 3"),
+        ([(1, 2)], "x has length 1, expected 2"),
+        ([(1, 2), 3], r"x\[1\] is of type int; expected a list of 1"),
+        (None, "did you forget `return`"),
+        ([[1, 2], [3, 4]], r"x\[1\] has length 2, expected 1"),
+    ):
+        with pytest.raises(Mistake, match=words):
+            equal("x", found, [(1, 2), (3,)])
+    with pytest.raises(Mistake, match="x is wrong: the wrong way round"):
+        equal("x", [2, 1], (1, 2), known={"the wrong way round": (2, 1)})
+
+
+def test_a_gap_is_not_done_yet_and_a_lost_key_is_missed() -> None:
+    class Gaps:
+        def value(self, name: str) -> Any:
+            return {"NONE": None, "SOME": {"a": 1, "b": None}, "LESS": {"a": 1}, "LIST": [1]}[name]
+
+    gaps: Any = Gaps()
+    assert predictions(gaps, "SOME", ("a",)) == {"a": 1}
+    with pytest.raises(Mistake, match="not done yet: NONE is None"):
+        prediction(gaps, "NONE")
+    with pytest.raises(Mistake, match=r"not done yet: SOME\['b'\] is None"):
+        predictions(gaps, "SOME", ("a", "b"))
+    with pytest.raises(Mistake, match="LESS has lost its key 'b'"):
+        predictions(gaps, "LESS", ("a", "b"))
+    with pytest.raises(Mistake, match="LIST should stay a dict"):
+        predictions(gaps, "LIST", ("a",))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +93,20 @@ def test_the_statement_names_every_task_with_its_points(number: int, tmp_path: P
     for task in lab(number).tasks:
         points = f"{task.points} point{'s' if task.points > 1 else ''}"
         assert f"**{task.name}** ({points})" in statement
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_what_the_statement_asks_to_try_runs_beside_the_solution(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    statement = start(number, tmp_path)[1].read_text()
+    (tmp_path / f"lab{number}.py").write_text(solution(number))
+    monkeypatch.syspath_prepend(tmp_path)
+    blocks = re.findall(r"\.\. code-block:: python\n\n((?:   .*\n|\n)+)", statement)
+    for block in blocks:
+        exec(textwrap.dedent(block), {})
+    monkeypatch.delitem(sys.modules, f"lab{number}", raising=False)
+    assert bool(capsys.readouterr().out) == bool(blocks)
 
 
 # -- files that misbehave -------------------------------------------------------------------------

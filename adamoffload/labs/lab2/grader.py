@@ -108,8 +108,6 @@ def _host_half(student: Student) -> None:
             "the learning rate is missing": delta / _RATE,
         },
     )
-    if not found["beside"]:
-        raise Mistake("`host_step` wrote outside of the arrays that it was given")
 
 
 def _two_memories(student: Student) -> None:

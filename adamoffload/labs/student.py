@@ -144,11 +144,17 @@ class Student:
             raise
 
     def _exchange(self, name: str, do: str, *details: Any) -> Any:
+        what = f"`{name}`" if name else "your code"
+        answer = self._answer(what, {"do": do, "with": details})
+        if "answer" in answer:
+            return answer["answer"]
+        raise self._complaint(what, answer)
+
+    def _answer(self, what: str, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process is not None
         assert self._process.stdin is not None
-        what = f"`{name}`" if name else "your code"
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(encode({"do": do, "with": details}))
+            self._process.stdin.write(encode(request))
             self._process.stdin.flush()
         try:
             line = self._answers.get(timeout=self._limit_s)
@@ -159,13 +165,11 @@ class Student:
                 f"never end?"
             ) from None
         try:
-            answer = decode(line)
+            answer: dict[str, Any] = decode(line)
         except ValueError:
             self._stop()
             raise Mistake(f"{what} ended the Python process before it was done") from None
-        if "answer" in answer:
-            return answer["answer"]
-        raise self._complaint(what, answer)
+        return answer
 
     def _complaint(self, what: str, answer: dict[str, Any]) -> Exception:
         if "peeked" in answer:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from adamoffload.labs.answers import number, prediction
+from adamoffload.labs.compare import number, prediction
 from adamoffload.labs.grading import Lab, Task, close_to
 from adamoffload.labs.student import Mistake, Student
 

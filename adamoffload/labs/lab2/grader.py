@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.labs.answers import equal, near, predictions
+from adamoffload.labs.compare import equal, near, predictions
 from adamoffload.labs.grading import Lab, Task, close_to
 from adamoffload.labs.student import Mistake, Student
 

@@ -10,7 +10,7 @@ import numpy as np
 
 import adamoffload as ao
 from adamoffload.arena import plan_chunks
-from adamoffload.labs.answers import equal, near, predictions
+from adamoffload.labs.compare import equal, near, predictions
 from adamoffload.labs.grading import Lab, Task
 from adamoffload.labs.student import Mistake, Student
 from adamoffload_sim import Device, Link

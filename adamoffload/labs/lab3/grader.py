@@ -51,12 +51,12 @@ def _sixteen_and_eight(student: Student) -> None:
                 "the activations are missing": right - activations,
                 "the ring is missing": right - ring,
                 "without offload there is no ring": right + ring,
-                "with three slots, although there are fewer chunks": right - ring + 3 * chunk,
-                "with three slots of all parameters, although there is one chunk": right
+                "there are three slots, although there are fewer chunks": right - ring + 3 * chunk,
+                "there are three slots of all parameters, although there is one chunk": right
                 - ring
                 + 12 * n,
-                "a ring of one slot": right - ring + min(chunk, 4 * n),
-                "the moments are on the host": right + 8 * n,
+                "the ring has one slot only": right - ring + min(chunk, 4 * n),
+                "the moments are on the host and take nothing here": right + 8 * n,
                 "without offload, the moments are on the device": right - 8 * n,
                 "the gradients are on the device, too": right - 4 * n,
                 "that is without the ring, and with the moments": right + 8 * n - ring,
@@ -72,6 +72,7 @@ def _what_fits(student: Student) -> None:
         "2.1e9 parameters, 16 GiB": (2_100_000_000, 16),
         "7.0e9 parameters, 80 GiB": (7_000_000_000, 80),
     }
+    ways = {"resident": "with all of Adam on the device", "offloaded": "with offload"}
     found = predictions(student, "FITS", tuple(cases))
     for case, (n, gib) in cases.items():
         needs = {
@@ -88,10 +89,10 @@ def _what_fits(student: Student) -> None:
             continue
         if answer in needs and needs[answer] > gib:
             raise Mistake(
-                f"{case}: {answer} it needs {needs[answer]:.2f} GiB; take bytes times parameters, "
-                f"divide by 2**30, and add the activations"
+                f"{case}: {ways[answer]} it needs {needs[answer]:.2f} GiB; take bytes times "
+                f"parameters, divide by 2**30, and add the activations"
             )
-        raise Mistake(f"{case}: {right} it needs {needs[right]:.2f} GiB only, which fits")
+        raise Mistake(f"{case}: {ways[right]} it needs {needs[right]:.2f} GiB only, which fits")
 
 
 def _largest(student: Student) -> None:
@@ -142,13 +143,16 @@ def _bytes_of_a_run(student: Student) -> None:
             (down, up),
             known={
                 "down comes first, then up": (up, down),
-                "the weights come down at the end": (down - 4 * n, up),
-                "the weights go up before the first step": (down, up - 4 * n),
-                "the weights go up at first and come down at the end": (down - 4 * n, up - 4 * n),
-                "the loss comes down in every step": (down - 4 * steps, up),
+                "the weights that come down at the end are missing": (down - 4 * n, up),
+                "the weights that go up before the first step are missing": (down, up - 4 * n),
+                "the weights that go up at first and come down at the end are missing": (
+                    down - 4 * n,
+                    up - 4 * n,
+                ),
+                "the loss that comes down in every step is missing": (down - 4 * steps, up),
                 "the loss comes down in every step, not once": (down - 4 * (steps - 1), up),
-                "a batch goes up in every step": (down, up - batch * (steps - 1)),
-                "the batches go up as well": (down, up - batch * steps),
+                "a batch goes up in every step, not once": (down, up - batch * (steps - 1)),
+                "the batches that go up are missing": (down, up - batch * steps),
                 "a parameter is 4 bytes, not 1": (
                     2 * n + (down - 4 * n * (steps + 1)),
                     up - 3 * n * (steps + 1),
@@ -281,7 +285,7 @@ def _intruder(student: Student) -> None:
             student.call("intruder", events, sizes),
             (step, hop, name),
             known={
-                "steps are counted from 1": (step - 1, hop, name),
+                "the step is one too small; steps are counted from 1": (step - 1, hop, name),
                 "it is the other direction: compare the bytes of each direction with those of the "
                 "other steps": (step, other, name),
                 **{
@@ -313,12 +317,18 @@ def _compare(student: Student) -> None:
             elif k == 1:
                 known["with k = 1 there is no sum to keep between micro-steps"] = (6, 2)
             else:
-                known["the sum goes up in each micro-step but the first"] = (
+                known["before the first micro-step there is no sum yet that could go up"] = (
                     right[0],
                     right[1] + 2,
                 )
-                known["at the end, the sum comes down as 4 bytes besides"] = (2 * k, right[1])
-                known["at the end, the new weight goes up as well"] = (right[0], right[1] - 2)
+                known["the sum that comes down as 4 bytes at the end is missing"] = (
+                    2 * k,
+                    right[1],
+                )
+                known["the new weight that goes up at the end is missing"] = (
+                    right[0],
+                    right[1] - 2,
+                )
                 known["that is right for k = 1 only"] = (4, 2)
             equal(
                 f"`design_bytes` for {design!r} with k = {k}",

@@ -80,7 +80,7 @@ def _plan(student: Student) -> None:
         right = _chunks(sizes, chunk)
         begins = np.cumsum([0, *sizes]).tolist()
         known: dict[str, object] = {
-            "small parameters share a chunk": [
+            "small parameters have to share a chunk": [
                 [(i, start, min(start + chunk, n))]
                 for i, n in enumerate(sizes)
                 for start in range(0, n, chunk)
@@ -91,7 +91,7 @@ def _plan(student: Student) -> None:
             "a piece is (index, start, stop), not (index, start, length)": [
                 [(i, a, b - a) for i, a, b in pieces] for pieces in right
             ],
-            "a full chunk at the end is not followed by an empty one": [*right, []],
+            "there is an empty chunk at the end": [*right, []],
         }
         if sum(sizes) % chunk:
             known["the last chunk, which is not full, is missing"] = right[:-1]
@@ -122,9 +122,8 @@ def _closed_forms(student: Student) -> None:
             total + (chunks - 1) * longest,
             known={
                 "that is without overlap": chunks * total,
-                "the other hops of the first chunk come before, or of the last after": (
-                    chunks * longest
-                ),
+                "that is the slowest worker alone; what comes before its first chunk and after its "
+                "last is missing": (chunks * longest),
                 "the first chunk's longest hop is counted twice": total + chunks * longest,
                 "the slowest hop is the bottleneck, not the first": total
                 + (chunks - 1) * hops_s[0],
@@ -272,7 +271,7 @@ def _against_sim(student: Student) -> None:
             student.call("step_seconds", size, chunk_size, *machine),
             _measured(size, chunk_size, machine),
             known={
-                "the last chunk is smaller": predicted(full=True),
+                "the last chunk is taken to be full": predicted(full=True),
                 "that is without overlap": predicted(slots=1),
                 "that is with two slots; there are three": predicted(slots=2),
                 "that is with more than three slots, or with slots that are free too early": (

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from adamoffload.autodiff import stop_gradient, value_and_grad
     from adamoffload.data import batches, load_digits
     from adamoffload.functions import gelu, layer_norm, softmax, softmax_cross_entropy
+    from adamoffload.perfetto import write_trace
     from adamoffload.resident import Adam, ResidentMemory
 
 __all__ = [
@@ -87,6 +88,7 @@ __all__ = [
     "stop_gradient",
     "value_and_grad",
     "warmup_lr",
+    "write_trace",
 ]
 
 _ON_FIRST_USE = {
@@ -95,6 +97,7 @@ _ON_FIRST_USE = {
     "autodiff": ["stop_gradient", "value_and_grad"],
     "data": ["batches", "load_digits"],
     "functions": ["gelu", "layer_norm", "softmax", "softmax_cross_entropy"],
+    "perfetto": ["write_trace"],
     "resident": ["Adam", "ResidentMemory"],
 }
 

@@ -1,0 +1,60 @@
+"""A file is whole or not there, and nothing else is left behind."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from adamoffload.atomic import replacing
+
+
+def test_the_file_is_there_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    with replacing(path) as file:
+        file.write(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    path.write_bytes(b"old")
+
+    def fail() -> None:
+        with replacing(path) as file:
+            file.write(b"new")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    with replacing(tmp_path / "ours") as file:
+        file.write(b"")
+    (tmp_path / "other").write_bytes(b"")
+    modes = {stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in ("ours", "other")}
+    assert len(modes) == 1
+
+
+@pytest.mark.parametrize("name", ["missing/out.txt", "folder"])
+def test_an_error_of_the_system_names_the_path_that_was_asked_for(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError) as caught, replacing(tmp_path / name):
+        pass
+    assert caught.value.filename == str(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_an_error_about_another_file_is_left_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "out.txt"):
+        (tmp_path / "input.txt").read_text()
+    assert caught.value.filename == str(tmp_path / "input.txt")

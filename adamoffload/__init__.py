@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from adamoffload.autodiff import stop_gradient, value_and_grad
     from adamoffload.data import batches, load_digits
     from adamoffload.functions import gelu, layer_norm, softmax, softmax_cross_entropy
+    from adamoffload.page import report
     from adamoffload.perfetto import write_trace
     from adamoffload.resident import Adam, ResidentMemory
 
@@ -83,6 +84,7 @@ __all__ = [
     "piecewise_constant_lr",
     "plots",
     "polynomial_decay_lr",
+    "report",
     "softmax",
     "softmax_cross_entropy",
     "stop_gradient",
@@ -97,6 +99,7 @@ _ON_FIRST_USE = {
     "autodiff": ["stop_gradient", "value_and_grad"],
     "data": ["batches", "load_digits"],
     "functions": ["gelu", "layer_norm", "softmax", "softmax_cross_entropy"],
+    "page": ["report"],
     "perfetto": ["write_trace"],
     "resident": ["Adam", "ResidentMemory"],
 }

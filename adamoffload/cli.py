@@ -155,6 +155,53 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="print the score as JSON")
     check.set_defaults(run=_check_lab)
 
+    report = commands.add_parser(
+        "report",
+        help="train for a few steps, and write all that can be recorded of it",
+        description="Train the demo's network for a few steps and write a report (HTML), a trace "
+        "for https://ui.perfetto.dev (JSON), and the recorded numbers (.npz, .csv).",
+    )
+    report.add_argument(
+        "--output",
+        type=Path,
+        default=Path("adamoffload-report"),
+        metavar="DIR",
+        help="folder for the results (default: %(default)s)",
+    )
+    report.add_argument(
+        "--backend",
+        default="sim",
+        metavar="NAME",
+        help="where parameters live; see 'adamoffload backends' (default: %(default)s)",
+    )
+    report.add_argument(
+        "--link",
+        metavar="NAME",
+        help="link of the sim backend, such as pcie4x16 (its default)",
+    )
+    report.add_argument(
+        "--steps",
+        type=_positive,
+        default=60,
+        metavar="N",
+        help="steps to take (default: %(default)s)",
+    )
+    report.add_argument(
+        "--seed",
+        type=_natural,
+        default=0,
+        metavar="N",
+        help="seed of the weights and of the batches (default: %(default)s)",
+    )
+    report.add_argument(
+        "--memory",
+        type=_size,
+        default=_size("4M"),
+        metavar="BYTES",
+        help="memory of the device, such as 4M or 4500K (default: 4M)",
+    )
+    report.set_defaults(run=_report)
+
     backends = commands.add_parser("backends", help="list the installed backends")
     backends.set_defaults(run=_backends)
     return parser
@@ -202,6 +249,22 @@ def _check_lab(arguments: argparse.Namespace) -> int:
         raise _UsageError(error) from None
     print(json.dumps(score.as_dict(), indent=2) if arguments.json else score)
     return 0 if score.score == score.points else 1
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from adamoffload import demo, sample_run
+
+    try:
+        return sample_run.run(
+            output=arguments.output,
+            backend=arguments.backend,
+            link=arguments.link,
+            steps=arguments.steps,
+            seed=arguments.seed,
+            memory_bytes=arguments.memory,
+        )
+    except demo.SettingError as error:
+        raise _UsageError(error) from None
 
 
 def _backends(_: argparse.Namespace) -> int:

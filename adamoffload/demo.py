@@ -24,7 +24,18 @@ from adamoffload.data import Digits, batches, load_digits
 from adamoffload.functions import softmax_cross_entropy
 from adamoffload.pipeline import RING
 
-__all__ = ["SettingError", "run"]
+__all__ = [
+    "BATCH",
+    "CHUNK_BYTES",
+    "LEARNING_RATE",
+    "SettingError",
+    "loss_and_gradients",
+    "make_folder",
+    "new_device",
+    "new_parameters",
+    "run",
+    "too_little",
+]
 
 LAYERS = (64, 512, 512, 10)
 BATCH = 64
@@ -59,18 +70,8 @@ def run(output: Path, epochs: int, seed: int, backend: str, memory_bytes: int) -
     SettingError
         If a setting is wrong: an unknown backend, too little memory, a folder that can't be made.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingError(f"--output {output}: {error.strerror}") from None
-
-    def new_device() -> ao.Backend:
-        try:
-            return ao.get_backend(backend, memory_bytes=memory_bytes)
-        except (ImportError, RuntimeError, TypeError, ValueError) as error:
-            raise SettingError(f"--backend {backend}: {error}") from None
-
-    device = new_device()
+    make_folder(output)
+    device = new_device(backend, memory_bytes=memory_bytes)
     digits = load_digits()
     size = sum(size for _, size in _shapes())
     print(
@@ -80,18 +81,41 @@ def run(output: Path, epochs: int, seed: int, backend: str, memory_bytes: int) -
     _print_needs(size, memory_bytes)
     try:
         as_predicted = _show_resident(device, digits, seed, memory_bytes)
-        result = _train_offloaded(new_device(), digits, epochs, seed)
+        result = _train_offloaded(
+            new_device(backend, memory_bytes=memory_bytes), digits, epochs, seed
+        )
     except ao.DeviceMemoryError as error:
-        raise SettingError(
-            f"--memory {memory_bytes}: too little, even with Adam on the host: "
-            f"{error.requested_bytes:,} bytes were requested with {error.used_bytes:,} in use. "
-            f"Try 4M"
-        ) from None
+        raise too_little(error, memory_bytes) from None
     picture = output / "demo.png"
     _draw(result, memory_bytes, picture)
     (output / "demo.json").write_text(json.dumps(_summary(result, memory_bytes), indent=2) + "\n")
     print(f"\nPicture: {picture}\nNumbers: {output / 'demo.json'}")
     return 0 if as_predicted and result.bytes_as_predicted else 1
+
+
+def make_folder(output: Path) -> None:
+    """Make the folder for results, or say which setting was wrong."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError(f"--output {output}: {error.strerror}") from None
+
+
+def new_device(backend: str, **options: Any) -> ao.Backend:
+    """Return a device, or say which setting was wrong."""
+    try:
+        return ao.get_backend(backend, **options)
+    except (ImportError, RuntimeError, TypeError, ValueError) as error:
+        raise SettingError(f"--backend {backend}: {error}") from None
+
+
+def too_little(error: ao.DeviceMemoryError, memory_bytes: int) -> SettingError:
+    """Return what to say when training itself does not fit on the device."""
+    return SettingError(
+        f"--memory {memory_bytes}: too little, even with Adam on the host: "
+        f"{error.requested_bytes:,} bytes were requested with {error.used_bytes:,} in use. "
+        f"Try 4M"
+    )
 
 
 # -- the model ------------------------------------------------------------------------------------
@@ -103,7 +127,8 @@ def _shapes() -> Iterator[tuple[tuple[int, ...], int]]:
         yield (outputs,), outputs
 
 
-def _parameters(device: ao.Backend, seed: int) -> list[ao.Parameter]:
+def new_parameters(device: ao.Backend, seed: int) -> list[ao.Parameter]:
+    """Return the network's parameters, drawn at random."""
     rng = np.random.default_rng(seed)
     parameters = []
     for i, (shape, _) in enumerate(_shapes()):
@@ -122,9 +147,11 @@ def _logits(parameters: list[ao.Parameter], images: Any) -> Any:
     return h @ parameters[-2] + parameters[-1]
 
 
-def _loss_and_gradients(
+def loss_and_gradients(
     parameters: list[ao.Parameter],
 ) -> Callable[[Any, Any], tuple[Any, tuple[Any, ...]]]:
+    """Return what takes images and labels to the loss and its gradients."""
+
     def loss(images: Any, labels: Any) -> Any:
         return softmax_cross_entropy(_logits(parameters, images), labels)
 
@@ -195,7 +222,7 @@ def _show_resident(device: ao.Backend, digits: Digits, seed: int, memory_bytes: 
     """Begin to train with `Adam`; return whether it went as predicted."""
     print("Adam on the device: the first step")
     unit = _allocation_bytes(device)
-    parameters = _parameters(device, seed)
+    parameters = new_parameters(device, seed)
     images = device.asarray(digits.train_images[:BATCH])
     labels = device.asarray(digits.train_labels[:BATCH])
     predicted = _predict_failure(
@@ -204,7 +231,7 @@ def _show_resident(device: ao.Backend, digits: Digits, seed: int, memory_bytes: 
         unit,
         memory_bytes,
     )
-    loss, gradients = _loss_and_gradients(parameters)(images, labels)
+    loss, gradients = loss_and_gradients(parameters)(images, labels)
     try:
         optimizer = ao.Adam(parameters, LEARNING_RATE)
     except ao.DeviceMemoryError as error:
@@ -268,12 +295,12 @@ class _Result:
 
 def _train_offloaded(device: ao.Backend, digits: Digits, epochs: int, seed: int) -> _Result:
     print("Adam on the host: training")
-    parameters = _parameters(device, seed)
+    parameters = new_parameters(device, seed)
     ledger, probe = ao.Ledger(), ao.Probe()
     optimizer = ao.AdamOffload(
         parameters, LEARNING_RATE, ledger=ledger, probe=probe, chunk_bytes=CHUNK_BYTES
     )
-    loss_and_gradients = _loss_and_gradients(parameters)
+    forward_and_back = loss_and_gradients(parameters)
     rng = np.random.default_rng(seed)
     losses: list[float] = []
     accuracies = []
@@ -281,7 +308,7 @@ def _train_offloaded(device: ao.Backend, digits: Digits, epochs: int, seed: int)
     for epoch in range(1, epochs + 1):
         count, before = len(digits.train_labels), len(losses)
         for batch in batches(count, BATCH, rng):
-            loss, gradients = loss_and_gradients(
+            loss, gradients = forward_and_back(
                 device.asarray(digits.train_images[batch]),
                 device.asarray(digits.train_labels[batch]),
             )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from adamoffload.backend import DeviceMemoryError
@@ -100,6 +101,11 @@ def test_demo_with_plenty_of_memory_says_so(
         (["demo", "--backend", "nunpy"], "did you mean 'numpy'?"),
         (["demo", "--output", __file__], "--output"),
         (["demo", "--colour"], "unrecognized arguments: --colour"),
+        (["report", "--steps", "0"], "--steps: expected a whole number of at least 1, got '0'"),
+        (["report", "--link", "string"], "--backend sim: sim: link 'string' is unknown"),
+        (["report", "--backend", "numpy", "--link", "x"], "backend 'numpy' has no option 'link'"),
+        (["report", "--memory", "1M"], "--memory 1048576: too little, even with Adam on the host"),
+        (["report", "--output", __file__], "--output"),
         (["dance"], "invalid choice: 'dance'"),
         ([], "required: COMMAND"),
     ],
@@ -137,6 +143,39 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for option in ("--output", "--epochs", "--seed", "--backend", "--memory"):
         assert option in text
+
+
+def test_report_writes_page_trace_and_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--steps", "25", "--link", "pcie3x16", "--output", str(tmp_path)]
+    assert main(["report", *options]) == 0
+    text = capsys.readouterr().out
+    moved = 4 * 301_066 * 25  # bytes each way; an epoch has 23 batches
+    assert f"{moved:,} bytes crossed the link each way, exactly as predicted" in text
+    assert f"{moved:,}" in (tmp_path / "report.html").read_text("utf-8")
+    trace = json.loads((tmp_path / "trace.json").read_text("utf-8"))
+    steps = [r for r in trace["traceEvents"] if r["name"].startswith("step ")]
+    assert sum(r["args"]["d2h_bytes"] for r in steps) == moved
+    with np.load(tmp_path / "ledger.npz") as stored:
+        assert stored["events"]["nbytes"].sum() == 2 * moved
+    with np.load(tmp_path / "probe.npz") as stored:
+        assert stored["steps"].tolist() == list(range(1, 26))
+    for name in ("ledger.csv", "probe.csv"):
+        assert (tmp_path / name).stat().st_size
+    for name in ("report.html", "trace.json", "ledger.npz", "probe.npz"):
+        assert str(tmp_path / name) in text
+
+
+def test_a_result_that_cannot_be_written_is_a_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "trace.json").mkdir()
+    assert main(["report", "--steps", "1", "--output", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("adamoffload: error: --output")
+    assert str(tmp_path / "trace.json") in error
+    assert len(error.splitlines()) == 1
 
 
 def test_backends_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,7 +131,7 @@ def _table_html(table: Table) -> Iterator[str]:
     kinds = [
         "" if all(map(_NUMBER.fullmatch, cells)) else ' class="words"' for _, *cells in columns
     ]
-    width = min(_NAME_LETTERS, max(map(len, columns[0])))
+    width = min(_NAME_LETTERS, max(map(len, columns[0]))) + 2  # and the padding
     yield "<thead><tr>"
     for kind, (column, *_) in zip(kinds, columns, strict=True):
         yield f'<th scope="col"{kind}>{_text(column)}</th>'

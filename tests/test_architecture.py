@@ -133,6 +133,8 @@ def test_the_framework_depends_on_numpy_alone(path: Path) -> None:
         optional = {"numba"}  # the `fast` extra
         if path.name == "contenders.py":
             optional = {"torch", "deepspeed", "jax", "optax"}  # peers, measured if installed
+        if path.name == "animation.py":
+            optional = {"PIL"}  # Pillow, on which matplotlib depends
         if path in TESTING:
             optional = {"pytest"}  # what runs the contract; nothing of ours imports it
         if path in LAB_FILES:

@@ -8,24 +8,35 @@ our own (`STYLE`), whatever the user's settings are, and a concept has one colou
 commands that draw.
 """
 
+from adamoffload.plots.animation import PageWriter, animate_trajectory, save_animation
 from adamoffload.plots.dashboard import dashboard
 from adamoffload.plots.device import memory, memory_over_time
 from adamoffload.plots.lanes import timeline
 from adamoffload.plots.link import transfers
+from adamoffload.plots.live import LiveFigure
 from adamoffload.plots.optimizer import moments, step_sizes
 from adamoffload.plots.rates import schedule
+from adamoffload.plots.scene import descent, playground
 from adamoffload.plots.style import COLORS, LINES, STYLE
+from adamoffload.plots.surface import trajectory
 
 __all__ = [
     "COLORS",
     "LINES",
     "STYLE",
+    "LiveFigure",
+    "PageWriter",
+    "animate_trajectory",
     "dashboard",
+    "descent",
     "memory",
     "memory_over_time",
     "moments",
+    "playground",
+    "save_animation",
     "schedule",
     "step_sizes",
     "timeline",
+    "trajectory",
     "transfers",
 ]

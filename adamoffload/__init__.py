@@ -38,10 +38,11 @@ from adamoffload.schedules import (
 )
 
 if TYPE_CHECKING:
-    from adamoffload import plots
+    from adamoffload import playground, plots, surfaces
     from adamoffload.autodiff import stop_gradient, value_and_grad
     from adamoffload.data import batches, load_digits
     from adamoffload.functions import gelu, layer_norm, softmax, softmax_cross_entropy
+    from adamoffload.live import Live, progress
     from adamoffload.page import report
     from adamoffload.perfetto import write_trace
     from adamoffload.resident import Adam, ResidentMemory
@@ -59,6 +60,7 @@ __all__ = [
     "InverseDecayLR",
     "LearningRateSchedule",
     "Ledger",
+    "Live",
     "Memory",
     "NaturalExpDecayLR",
     "NonFinite",
@@ -82,25 +84,31 @@ __all__ = [
     "load_digits",
     "natural_exp_decay_lr",
     "piecewise_constant_lr",
+    "playground",
     "plots",
     "polynomial_decay_lr",
+    "progress",
     "report",
     "softmax",
     "softmax_cross_entropy",
     "stop_gradient",
+    "surfaces",
     "value_and_grad",
     "warmup_lr",
     "write_trace",
 ]
 
 _ON_FIRST_USE = {
+    "playground": ["playground"],
     "plots": ["plots"],
+    "surfaces": ["surfaces"],
     "testing": ["testing"],
     "autodiff": ["stop_gradient", "value_and_grad"],
     "data": ["batches", "load_digits"],
     "functions": ["gelu", "layer_norm", "softmax", "softmax_cross_entropy"],
     "page": ["report"],
     "perfetto": ["write_trace"],
+    "live": ["Live", "progress"],
     "resident": ["Adam", "ResidentMemory"],
 }
 

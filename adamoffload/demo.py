@@ -9,7 +9,6 @@ happened.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -303,26 +302,27 @@ def _train_offloaded(device: ao.Backend, digits: Digits, epochs: int, seed: int)
     forward_and_back = loss_and_gradients(parameters)
     rng = np.random.default_rng(seed)
     losses: list[float] = []
-    accuracies = []
+    accuracies: list[float] = []
+    count = len(digits.train_labels)
     began_s = time.perf_counter()
-    for epoch in range(1, epochs + 1):
-        count, before = len(digits.train_labels), len(losses)
-        for batch in batches(count, BATCH, rng):
-            loss, gradients = forward_and_back(
-                device.asarray(digits.train_images[batch]),
-                device.asarray(digits.train_labels[batch]),
+    with ao.Live(epochs * -(-count // BATCH), device=device, probe=probe) as live:
+        for epoch in range(1, epochs + 1):
+            before = len(losses)
+            for batch in batches(count, BATCH, rng):
+                loss, gradients = forward_and_back(
+                    device.asarray(digits.train_images[batch]),
+                    device.asarray(digits.train_labels[batch]),
+                )
+                optimizer(gradients)
+                del gradients  # the next ones need their memory
+                losses.append(float(loss))
+                live.update(epoch=f"{epoch}/{epochs}", loss=losses[-1])
+            accuracies.append(_accuracy(device, parameters, digits.test_images, digits.test_labels))
+            elapsed_s = time.perf_counter() - began_s
+            live.print(
+                f"  epoch {epoch:>3}/{epochs}   loss {np.mean(losses[before:]):.4f}   "
+                f"test accuracy {accuracies[-1]:6.2%}   {elapsed_s:5.1f} s"
             )
-            optimizer(gradients)
-            del gradients  # the next ones need their memory
-            losses.append(float(loss))
-            done = min(count, (len(losses) - before) * BATCH)
-            _show_progress(epoch, epochs, done, count, losses[-1])
-        accuracies.append(_accuracy(device, parameters, digits.test_images, digits.test_labels))
-        elapsed_s = time.perf_counter() - began_s
-        print(
-            f"\r  epoch {epoch:>3}/{epochs}   loss {np.mean(losses[before:]):.4f}   "
-            f"test accuracy {accuracies[-1]:6.2%}   {elapsed_s:5.1f} s"
-        )
     result = _Result(
         names=tuple(p.name for p in parameters),
         losses=losses,
@@ -343,12 +343,6 @@ def _train_offloaded(device: ao.Backend, digits: Digits, epochs: int, seed: int)
         f"{result.memory.moments:,} bytes"
     )
     return result
-
-
-def _show_progress(epoch: int, epochs: int, done: int, total: int, loss: float) -> None:
-    if sys.stdout.isatty():
-        bar = "#" * (24 * done // total)
-        print(f"\r  epoch {epoch:>3}/{epochs}   [{bar:<24}] loss {loss:.4f}", end="", flush=True)
 
 
 def _summary(result: _Result, memory_bytes: int) -> dict[str, Any]:

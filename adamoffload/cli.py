@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from adamoffload.registry import available_backends
 
@@ -154,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", type=Path, metavar="FILE", help="your file")
     check.add_argument("--json", action="store_true", help="print the score as JSON")
     check.set_defaults(run=_check_lab)
+    _add_trajectory(commands)
 
     report = commands.add_parser(
         "report",
@@ -205,6 +208,77 @@ def _parser() -> argparse.ArgumentParser:
     backends = commands.add_parser("backends", help="list the installed backends")
     backends.set_defaults(run=_backends)
     return parser
+
+
+def _add_trajectory(commands: Any) -> None:
+    command = commands.add_parser(
+        "trajectory",
+        help="watch optimizers descend a surface",
+        description="Let optimizers descend a loss surface of two parameters, from one start and "
+        "under the same noise. Writes a picture or an animation.",
+    )
+    command._negative_number_matcher = re.compile(r"-[\d.]")  # --start -1.5,2 is no option
+    command.add_argument(
+        "--function",
+        type=_surface,
+        default="rosenbrock",
+        metavar="NAME",
+        help="the surface: rosenbrock, beale, himmelblau, ... (default: %(default)s)",
+    )
+    command.add_argument(
+        "--compare",
+        type=_contestants,
+        default="adam,nesterov,sgd",
+        metavar="NAME,...",
+        help="who descends: adam, nesterov, sgd, momentum, ...; with settings of its own as in "
+        "adam:lr=0.01:beta2=0.9 (default: %(default)s)",
+    )
+    command.add_argument(
+        "--lr",
+        type=_learning_rate,
+        default="best",
+        metavar="LR",
+        help="learning rate, or 'best': for each the best of 13 (default: %(default)s)",
+    )
+    command.add_argument(
+        "--steps",
+        type=_positive,
+        default=200,
+        metavar="N",
+        help="how many (default: %(default)s)",
+    )
+    command.add_argument(
+        "--start", type=_point, metavar="X,Y", help="where from (default: the surface's own)"
+    )
+    command.add_argument(
+        "--noise",
+        type=_deviation,
+        default=0.0,
+        metavar="S",
+        help="standard deviation of noise on the gradients (default: %(default)g)",
+    )
+    command.add_argument(
+        "--seed",
+        type=_natural,
+        default=0,
+        metavar="N",
+        help="seed of the noise (default: %(default)s)",
+    )
+    command.add_argument(
+        "--backend",
+        default="numpy",
+        metavar="NAME",
+        help="where parameters live; see 'adamoffload backends' (default: %(default)s)",
+    )
+    command.add_argument("--panels", action="store_true", help="give each path its own panel")
+    command.add_argument(
+        "--output",
+        type=_picture,
+        default=Path("adamoffload-trajectory.png"),
+        metavar="FILE",
+        help=".png, .svg or .pdf; .gif or .html for an animation (default: %(default)s)",
+    )
+    command.set_defaults(run=_trajectory)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -267,6 +341,47 @@ def _report(arguments: argparse.Namespace) -> int:
         raise _UsageError(error) from None
 
 
+def _trajectory(arguments: argparse.Namespace) -> int:
+    import matplotlib as mpl
+
+    from adamoffload import playground, plots
+    from adamoffload.live import Live
+
+    mpl.use("agg")  # no window, wherever this runs
+    output = arguments.output
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        trajectories = playground.run(
+            arguments.function,
+            arguments.compare,
+            lr=arguments.lr,
+            steps=arguments.steps,
+            start=arguments.start,
+            noise=arguments.noise,
+            seed=arguments.seed,
+            backend=arguments.backend,
+        )
+    except OSError as error:
+        raise _UsageError(f"--output {output}: {error.strerror}") from None
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise _UsageError(error) from None
+    for one in trajectories:
+        print(f"{one.contestant.label:<36} {one.outcome}")
+    try:
+        if output.suffix in _ANIMATED:
+            animation = plots.animate_trajectory(trajectories, panels=arguments.panels)
+            with Live() as live:
+                plots.save_animation(
+                    animation, output, progress=lambda i, n: live.update(frame=f"{i + 1}/{n}")
+                )
+        else:
+            plots.playground(trajectories, panels=arguments.panels).savefig(output)
+    except OSError as error:
+        raise _UsageError(f"--output {output}: {error.strerror}") from None
+    print(f"Picture: {output}")
+    return 0
+
+
 def _backends(_: argparse.Namespace) -> int:
     infos = available_backends()
     width = max(9, *map(len, infos))
@@ -290,6 +405,70 @@ def _sizes(text: str) -> list[int]:
     if not sizes or not all(size >= 1 and size.is_integer() for size in sizes):
         raise argparse.ArgumentTypeError(f"expected sizes, such as 1e6,1e7, got {text!r}")
     return [int(size) for size in sizes]
+
+
+def _surface(text: str) -> str:
+    from adamoffload.surfaces import find
+
+    return str(_checked(find, text).name)
+
+
+def _contestants(text: str) -> list[str]:
+    from adamoffload.descent import Contestant
+
+    names = text.split(",")
+    for name in names:
+        _checked(Contestant.parse, name)
+    return names
+
+
+def _learning_rate(text: str) -> float | str:
+    from adamoffload.descent import BEST
+
+    return BEST if text == BEST else _real(text, f"a number, or {BEST!r}", at_least=0.0)
+
+
+def _deviation(text: str) -> float:
+    return _real(text, "a number of at least 0", at_least=0.0)
+
+
+def _point(text: str) -> tuple[float, float]:
+    wanted = "two numbers, such as -1.5,2"
+    if text.count(",") != 1:
+        raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+    x, y = (_real(part, wanted) for part in text.split(","))
+    return x, y
+
+
+def _real(text: str, wanted: str, at_least: float = -math.inf) -> float:
+    """Read a number that is within the playground's bounds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (value >= at_least and abs(value) <= 1e6):
+        raise argparse.ArgumentTypeError(f"expected {wanted}, up to a million, got {text!r}")
+    return value
+
+
+def _checked(read: Callable[[str], Any], text: str) -> Any:
+    """Let `read` check the text; its message is for the user."""
+    try:
+        return read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+_ANIMATED = (".gif", ".html")
+
+
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in (".png", ".svg", ".pdf", *_ANIMATED):
+        raise argparse.ArgumentTypeError(
+            f"expected a file that ends in .png, .svg, .pdf, .gif or .html, got {text!r}"
+        )
+    return path
 
 
 def _natural(text: str) -> int:

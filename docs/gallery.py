@@ -133,9 +133,20 @@ def schedule() -> Axes:
     return ao.plots.schedule(rates(), STEPS)
 
 
+def playground() -> Figure:
+    paths = ao.playground.run("rosenbrock", ["adam", "nesterov", "momentum"])
+    return ao.plots.playground(paths)
+
+
+def turned() -> Figure:
+    paths = ao.playground.run("rotated", ["adam:lr=0.3", "sgd:lr=0.015"], steps=100)
+    return ao.plots.playground(paths, panels=True)
+
+
 FIGURES = (
     *(dashboard, timeline, timeline_slow_host, memory, memory_over_time, transfers, bandwidth),
     *(moments, moments_of_one, step_sizes, effective_rates, update_ratios, schedule),
+    *(playground, turned),
 )
 
 

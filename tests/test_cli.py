@@ -100,6 +100,24 @@ def test_demo_with_plenty_of_memory_says_so(
         (["demo", "--memory", "3000K"], "--memory 3072000: too little, even with Adam"),
         (["demo", "--backend", "nunpy"], "did you mean 'numpy'?"),
         (["demo", "--output", __file__], "--output"),
+        (
+            ["trajectory", "--function", "rosenbrok"],
+            "called 'rosenbrok'; did you mean 'rosenbrock'",
+        ),
+        (["trajectory", "--compare", "adm"], "no optimizer is called 'adm'; did you mean 'adam'?"),
+        (["trajectory", "--compare", "adam,"], "no optimizer is called ''. There are: adam, "),
+        (["trajectory", "--compare", "sgd:beta=1"], "sgd has no setting 'beta'"),
+        (["trajectory", "--lr", "x"], "--lr: expected a number, or 'best', up to a million, got"),
+        (["trajectory", "--lr", "-1"], "--lr: expected a number, or 'best'"),
+        (["trajectory", "--start", "1"], "--start: expected two numbers, such as -1.5,2, got '1'"),
+        (["trajectory", "--start", "-1.5,x"], "--start: expected two numbers"),
+        (["trajectory", "--start", "1,nan"], "--start: expected two numbers"),
+        (["trajectory", "--noise", "-1"], "--noise: expected a number of at least 0"),
+        (["trajectory", "--noise", "inf"], "--noise: expected a number of at least 0"),
+        (["trajectory", "--steps", "0"], "--steps: expected a whole number of at least 1"),
+        (["trajectory", "--output", "x.bmp"], "--output: expected a file that ends in .png, .svg"),
+        (["trajectory", "--output", f"{__file__}/x.png"], "test_cli.py/x.png: "),
+        (["trajectory", "--backend", "nunpy"], "did you mean 'numpy'?"),
         (["demo", "--colour"], "unrecognized arguments: --colour"),
         (["report", "--steps", "0"], "--steps: expected a whole number of at least 1, got '0'"),
         (["report", "--link", "string"], "--backend sim: sim: link 'string' is unknown"),
@@ -134,6 +152,32 @@ def test_a_backend_that_cannot_run_here_is_a_mistake_with_its_reason(
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert main(["demo", "--backend", "cupy", "--output", str(tmp_path)]) == 2
     assert "--backend cupy: backend 'cupy' cannot run here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "begin"), [("a.png", b"\x89PNG"), ("b.svg", b"<?xml"), ("new/c.html", b"<!DOCTYPE")]
+)
+def test_trajectory_draws_what_it_is_told(
+    name: str, begin: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = "--function rosenbrock --lr 0.1 --steps 2 --start -1.5,2 --noise 0.1".split()
+    output = tmp_path / name
+    compare = ["--compare", "adam,sgd,adam:beta2=0.9:lr=0.01"]
+    assert main(["trajectory", *arguments, *compare, "--output", str(output)]) == 0
+    assert output.read_bytes().startswith(begin)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines[:-1]] == [
+        "adam, lr=0.1",
+        "sgd, lr=0.1",
+        "adam, lr=0.01, beta2=0.9",
+    ]
+    assert lines[-1] == f"Picture: {output}"
+
+
+def test_trajectory_says_who_diverged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = str(tmp_path / "a.png")
+    assert main(["trajectory", "--compare", "sgd", "--lr", "0.1", "--output", output]) == 0
+    assert "diverged at step" in capsys.readouterr().out
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:

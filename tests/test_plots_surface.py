@@ -233,6 +233,9 @@ def test_a_page_has_the_frames_inside_and_asks_for_nothing(files: Path) -> None:
     alpha = [np.asarray(picture.convert("RGBA"))[..., 3] for picture in pictures]
     assert (alpha[0] == 255).all()  # the first lies beneath, the others have what differs
     assert 0 < (alpha[2] > 0).mean() < 0.1
+    blue = np.array([0x00, 0x72, 0xB2])  # of the first optimizer's entry in the legend
+    distance = np.abs(np.asarray(pictures[0].convert("RGB")).astype(int) - blue).max(axis=2)
+    assert distance.min() < 24
 
 
 def test_a_title_is_escaped_in_the_page(tmp_path: Path) -> None:

@@ -172,7 +172,10 @@ class PageWriter(PillowWriter):
 def _png(picture: Image.Image) -> str:
     """Return a picture of few colours as PNG, in base64."""
     buffer = io.BytesIO()
-    picture.quantize(_COLORS, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
+    few = picture.quantize(  # an octree keeps the colours of thin lines
+        _COLORS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+    )
+    few.save(buffer, "png", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -19,7 +19,7 @@ LAB_FILES = sorted((ROOT / "adamoffload" / "labs").glob("lab*/*.py"))  # use it 
 TESTING = sorted((ROOT / "adamoffload" / "testing").rglob("*.py"))
 LEAVES = ("adam", "backend", "tables")
 PLOTS = sorted((ROOT / "adamoffload" / "plots").rglob("*.py"))
-DRAWERS = ("__init__.py", "bench.py", "cli.py", "demo.py", "markup.py", "page.py")
+DRAWERS = ("__init__.py", "bench.py", "trajectory.py", "demo.py", "markup.py", "page.py")
 NOT_AT_IMPORT = (
     *("matplotlib", "cupy", "torch", "numba", "pytest", "importlib.metadata"),
     *("adamoffload_cupy", "adamoffload_numpy", "adamoffload_sim"),

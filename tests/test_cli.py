@@ -231,6 +231,6 @@ def test_a_backends_name_may_be_long(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     infos = {"numpy": BackendInfo("numpy", True), "background": BackendInfo("x", False, "asleep")}
-    monkeypatch.setattr("adamoffload.cli.available_backends", lambda: infos)
+    monkeypatch.setattr("adamoffload.cli.measuring.available_backends", lambda: infos)
     assert main(["backends"]) == 0
     assert capsys.readouterr().out == "numpy      available\nbackground asleep\n"

@@ -1,0 +1,71 @@
+"""The command line: ``adamoffload`` or ``python -m adamoffload``.
+
+Each command is a function that takes the parsed arguments and returns the exit code. What it needs
+is imported when it runs. A mistake of the user's is one line on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from adamoffload.cli import lab, measuring, training, trajectory
+from adamoffload.cli.text import UsageError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments after the program's name; those of the process if left out.
+
+    Returns
+    -------
+    int
+        The exit code: 0 for success, 1 for a run that failed, 2 for a wrong argument.
+
+    Examples
+    --------
+    >>> main(["backends"])
+    cupy      ...
+    numpy     available
+    sim       available
+    0
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except UsageError as error:
+        print(f"adamoffload: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong argument in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="adamoffload",
+        description="Optimizer offload that one can run, measure and see.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in (training, trajectory, measuring, lab):
+        module.add(commands)
+    return parser

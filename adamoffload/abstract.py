@@ -10,24 +10,41 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from adamoffload.adam import FLUSH_INTERVAL, step_size
 from adamoffload.arguments import describe, flag, float32
-from adamoffload.backend import Array, Backend
+from adamoffload.backend import Array, Backend, on_fork
 from adamoffload.gradients import Gradients, centralized
 from adamoffload.groups import FixedRate, read_decay, read_parameters, read_rate
+from adamoffload.integrity import Attempt, Integrity, Loss
 from adamoffload.parameter import Parameter
 from adamoffload.settings import read_constants, read_loss_scale
 
 __all__ = ["AbstractAdam", "Step"]
 
 _ONE = np.float32(1)
+
+
+class Counters(NamedTuple):
+    """What counts the steps; replaced as a whole, so that no interrupt comes in between.
+
+    Attributes
+    ----------
+    beta1_power, beta2_power : float32
+        Products of the betas over all steps so far.
+    global_step : int
+        Steps so far.
+    """
+
+    beta1_power: np.float32
+    beta2_power: np.float32
+    global_step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +63,11 @@ class Step:
         The learning rate of each parameter.
     step_sizes : list of float32
         The bias-corrected learning rate of each parameter.
-    beta1_power, beta2_power : float32
-        The powers after this step.
+    counters : Counters
+        As they are after this step.
+    touched : list of int
+        Which parameters the step has begun to change, by their places: whoever carries it out adds
+        them, before the first change.
     """
 
     number: int
@@ -55,8 +75,8 @@ class Step:
     decays: list[np.float32]
     rates: list[np.float32]
     step_sizes: list[np.float32]
-    beta1_power: np.float32
-    beta2_power: np.float32
+    counters: Counters
+    touched: list[int]
 
     @property
     def flush(self) -> bool:
@@ -108,11 +128,17 @@ class AbstractAdam(ABC):
         self._size = sum(p.size for p in self.parameters)
         self._gradients = Gradients(owner, self.parameters)
         self._backend = self._gradients.backend
-        self._beta1_power = self._beta2_power = _ONE
-        self._global_step = 0
-        self._broken = ""
-        self._lock = threading.Lock() if locking else nullcontext()
+        self._counters = Counters(_ONE, _ONE, 0)
+        self._integrity = Integrity(owner, [p.name for p in self.parameters], serial=locking)
+        self._locking = locking
         self._unique = True
+        self._forked()
+        on_fork(self)
+
+    def _forked(self) -> None:
+        """Make the lock; a forked child gets its own, since nobody would open the inherited one."""
+        # Reentrant: a schedule may ask for what the lock protects, or assign a rate.
+        self._lock = threading.RLock() if self._locking else nullcontext()
 
     # -- what a subclass owns -----------------------------------------------------------------
 
@@ -136,8 +162,8 @@ class AbstractAdam(ABC):
         """Carry the step out: moments, then parameters."""
 
     @abstractmethod
-    def _touched(self) -> Iterable[int]:
-        """Return which parameters the running step has begun to change, by their places."""
+    def _settle(self) -> Sequence[Loss]:
+        """Wait until nothing is being written any more; return the updates that failed."""
 
     @property
     def _manner(self) -> str:
@@ -149,17 +175,17 @@ class AbstractAdam(ABC):
     @property
     def beta1_power(self) -> np.float32:
         """Product of beta1 over all steps so far, accumulated in float32."""
-        return self._beta1_power
+        return self._counters.beta1_power
 
     @property
     def beta2_power(self) -> np.float32:
         """Product of beta2 over all steps so far, accumulated in float32."""
-        return self._beta2_power
+        return self._counters.beta2_power
 
     @property
     def global_step(self) -> int:
         """Number of completed steps."""
-        return self._global_step
+        return self._counters.global_step
 
     @property
     def learning_rate(self) -> Any:
@@ -180,7 +206,8 @@ class AbstractAdam(ABC):
         rate = read_rate(self._owner, value)
         if not isinstance(rate, FixedRate):
             raise TypeError(f"{self._owner}: learning_rate must be a number, got {describe(value)}")
-        self._rate.value = rate.value
+        with self._lock:
+            self._rate.value = rate.value
 
     @property
     def target(self) -> str | Backend:
@@ -209,8 +236,8 @@ class AbstractAdam(ABC):
             One number, or one for each parameter when groups have rates of their own.
         """
         if all(group.rate is self._rate for group in self._groups):
-            return self._rate.at(self._global_step)
-        return tuple(group.rate.at(self._global_step) for group in self._groups)
+            return self._rate.at(self.global_step)
+        return tuple(group.rate.at(self.global_step) for group in self._groups)
 
     def get_weight_decay(self) -> Any:
         """Return the weight decay that the next step will use, before loss scaling.
@@ -221,8 +248,8 @@ class AbstractAdam(ABC):
             One number, or with groups one for each parameter.
         """
         if not self._grouped:
-            return self._decay.at(self._global_step)
-        return tuple(group.decay.at(self._global_step) for group in self._groups)
+            return self._decay.at(self.global_step)
+        return tuple(group.decay.at(self.global_step) for group in self._groups)
 
     def get_lr_parameter(self, param: Any) -> Any:
         """Return the learning rate of a parameter as it was given: number, table or schedule.
@@ -282,25 +309,32 @@ class AbstractAdam(ABC):
         RuntimeError
             If a table of learning rates has run out (nothing has changed), or an earlier step
             failed half-way.
+
+        Notes
+        -----
+        Whatever else is raised, `KeyboardInterrupt` included: either nothing has changed, and the
+        next call works, or every further call raises `RuntimeError` and says which parameters had
+        been touched. An interrupt in the last moment may also find the step done; `global_step`
+        tells.
         """
         with self._lock, np.errstate(all="ignore"):  # inf and NaN pass through, as numbers do
-            if self._broken:
-                raise RuntimeError(self._broken)
-            step = self._decided(self._gradients.flat(gradients))
+            attempt = Attempt(self.global_step + 1)
             try:
+                self._integrity.begin(attempt)
+                step = self._decided(self._gradients.flat(gradients), attempt)
                 self._advance(step)
-                self._beta1_power, self._beta2_power = step.beta1_power, step.beta2_power
-                self._global_step = step.number
+                self._counters = step.counters
+                self._integrity.end(attempt)
             except BaseException as error:
-                self._break(error)
+                self._integrity.conclude(attempt, error, result=self._counters, settle=self._settle)
                 raise
         return (True,) * len(self.parameters)
 
-    def _decided(self, flat: list[Array]) -> Step:
+    def _decided(self, flat: list[Array], attempt: Attempt) -> Step:
         """Read the hyper-parameters of the next step; whatever may be wrong with them raises."""
-        before = self._global_step
-        beta1_power = self._beta1_power * self._beta1
-        beta2_power = self._beta2_power * self._beta2
+        beta1_power, beta2_power, before = self._counters
+        beta1_power *= self._beta1
+        beta2_power *= self._beta2
         rates = {id(rate): rate.at(before) for rate in self._rates}
         step_sizes = {key: step_size(rate, beta1_power, beta2_power) for key, rate in rates.items()}
         scaled = {id(group): self._scaled(group.decay.at(before)) for group in self._distinct}
@@ -308,27 +342,17 @@ class AbstractAdam(ABC):
         for i in self._centralized:
             flat[i] = centralized(flat[i], self.parameters[i], decays[i])
             decays[i] = np.float32(0)  # it is in there already
+        attempt.number = before + 1
+        attempt.result = counters = Counters(beta1_power, beta2_power, before + 1)
         return Step(
             before + 1,
             flat,
             decays,
             [rates[id(group.rate)] for group in self._groups],
             [step_sizes[id(group.rate)] for group in self._groups],
-            beta1_power,
-            beta2_power,
+            counters,
+            attempt.touched,
         )
-
-    def _break(self, error: BaseException) -> None:
-        """Remember what a failed step has touched; if nothing, the optimizer is as it was."""
-        self._backend.synchronize()  # nothing of the failed step may still be in flight
-        touched = sorted(set(self._touched()))
-        if touched:
-            names = ", ".join(repr(self.parameters[i].name) for i in touched)
-            self._broken = (
-                f"{self._owner}: step {self._global_step + 1} failed half-way "
-                f"({type(error).__name__}: {error}), when {names} had been touched; parameters "
-                f"and moments no longer belong together. Start again from saved state"
-            )
 
     def _scaled(self, decay: np.float32) -> np.float32:
         return float32(self._owner, "weight_decay * loss_scale", float(decay) * self._loss_scale)
@@ -347,5 +371,5 @@ class AbstractAdam(ABC):
     def __repr__(self) -> str:
         return (
             f"{self._owner}({len(self.parameters)} parameters, {self._size:,} elements, on "
-            f"{self._backend!r}, {self._manner}step {self._global_step})"
+            f"{self._backend!r}, {self._manner}step {self.global_step})"
         )

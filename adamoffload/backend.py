@@ -20,15 +20,18 @@ What it gets: `Backend.asarray`, `Backend.asnumpy`, `Backend.d2h` and `Backend.h
 final, check their operands and count every byte. A plug-in cannot move one uncounted.
 
 Ordering is explicit. An operation starts when the tickets in its ``after`` are done, and its own
-`Ticket` says when it is done itself. One thing needs no ticket: the device computes in the order of
-issue, through `Backend.run_on_device` or as plain ``np.*``, so the ticket of the work issued last
-stands for all of it. Nothing else may be assumed about what has happened already.
+`Ticket` says when it is done itself. After one that failed it does not start, and fails as well:
+an error travels along the tickets until the host waits for one. One thing needs no ticket: the
+device computes in the order of issue, through `Backend.run_on_device` or as plain ``np.*``, so the
+ticket of the work issued last stands for all of it. Nothing else may be assumed about what has
+happened already.
 
 `adamoffload.testing.BackendContract` tests all of this on any backend.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -49,6 +52,7 @@ __all__ = [
     "Ticket",
     "Traffic",
     "backend_of",
+    "on_fork",
 ]
 
 Array: TypeAlias = Any
@@ -197,6 +201,11 @@ class Backend(ABC):
         self._counting = threading.Lock()
         with _live_lock:
             _live.add(self)
+        on_fork(self)
+
+    def _forked(self) -> None:
+        """Renew the locks, in a forked child; what overrides this calls it. See `on_fork`."""
+        self._counting = threading.Lock()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -248,7 +257,11 @@ class Backend(ABC):
         return time.perf_counter()
 
     def synchronize(self) -> None:
-        """Block the host until everything issued to the device is done."""
+        """Block the host until everything issued to the device is done, or has failed.
+
+        What failed is for its ticket to raise. An error here says that the device itself cannot be
+        relied upon.
+        """
 
     def _empty_pinned(self, size: int, dtype: np.dtype[Any]) -> HostArray:
         """Allocate a 1-D host array that the link reaches directly (page-locked memory)."""
@@ -474,6 +487,33 @@ class Backend(ABC):
 
 _live: weakref.WeakSet[Backend] = weakref.WeakSet()
 _live_lock = threading.Lock()  # a WeakSet cannot be read while another thread adds to it
+
+
+class _Survivor(Protocol):
+    def _forked(self) -> None: ...
+
+
+_survivors: weakref.WeakSet[_Survivor] = weakref.WeakSet()
+
+
+def on_fork(survivor: _Survivor) -> None:
+    """Have ``survivor._forked()`` called in every forked child, as long as it lives.
+
+    A child has only the thread that forked. A lock that another one held at that moment would stay
+    closed in it for ever: whoever has locks makes new ones.
+    """
+    _survivors.add(survivor)
+
+
+def _renew() -> None:
+    global _live_lock
+    _live_lock = threading.Lock()
+    for survivor in tuple(_survivors):
+        survivor._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
 
 
 def backend_of(array: object) -> Backend | None:

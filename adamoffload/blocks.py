@@ -12,11 +12,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
 
 from adamoffload.arguments import describe, positive_integer
+from adamoffload.backend import on_fork
 from adamoffload.program import Program
 from adamoffload.sums import BLOCK, squares, sums
 
@@ -137,8 +139,9 @@ class Team:
         )
         self._helpers: list[_Helper] = []
         self._process = 0
-        self._busy = threading.Lock()
         self._scratch = _Scratch()
+        self._forked()
+        on_fork(self)
 
     def run(self, kernel: Kernel, arrays: Sequence[Flat], spans: Sequence[Span]) -> None:
         """Run a kernel over spans of the arrays; return when all is done.
@@ -179,16 +182,29 @@ class Team:
             work()  # also when another thread has the helpers
             return
         try:
-            helpers = self._started(wanted, work)
-            try:
-                work()
-            finally:  # whatever happens here, nobody may still be writing afterwards
-                errors = [helper.finish() for helper in helpers]
+            errors = self._share(work, self._ready(wanted))
         finally:
             self._busy.release()
         for error in errors:
             if error is not None:
                 raise error
+
+    def settle(self) -> None:
+        """Wait until no helper is writing any more, as after a `run` that was interrupted."""
+        for helper in self._helpers:
+            helper.finish()
+
+    def _share(
+        self, work: Callable[[], None], helpers: Sequence[_Helper]
+    ) -> list[BaseException | None]:
+        """Do the work together with helpers; return what they raised."""
+        try:
+            for helper in helpers:
+                helper.start(work)
+            work()
+        finally:  # whatever happens here, nobody may still be writing afterwards
+            errors = [helper.finish() for helper in helpers]
+        return errors
 
     def _blocks(self, kernel: Kernel, spans: Sequence[Span], size: int) -> list[Span]:
         # Enough blocks for all, but none so small that waking a thread costs more than it does.
@@ -205,17 +221,20 @@ class Team:
             of_kernel[kernel] = kernel.scratch()
         return of_kernel[kernel]
 
-    def _started(self, count: int, work: Callable[[], None]) -> list[_Helper]:
+    def _ready(self, count: int) -> list[_Helper]:
+        """Return helpers that wait for work: new ones for those that are not there any more."""
         if self._process != os.getpid():  # threads do not survive a fork
             self._helpers, self._process = [], os.getpid()
+        self.settle()
+        self._helpers = [helper for helper in self._helpers if helper.alive]
         while len(self._helpers) < count:
             helper = _Helper()
             weakref.finalize(self, helper.stop)
             self._helpers.append(helper)
-        helpers = self._helpers[:count]
-        for helper in helpers:
-            helper.start(work)
-        return helpers
+        return self._helpers[:count]
+
+    def _forked(self) -> None:
+        self._busy = threading.Lock()
 
 
 class _Scratch(threading.local):
@@ -228,7 +247,9 @@ class _Scratch(threading.local):
 class _Helper:
     """A thread that does what it is given, and sleeps in between.
 
-    Two locks, since a step waits for them: a future of `concurrent.futures` costs 35 us more.
+    Whether it has work is `_work` and nothing else. The locks only wake somebody up, so one wake-up
+    too many, or one that an interrupt has swallowed, does no harm. Two locks, since a step waits
+    for them: a future of `concurrent.futures` costs 35 us more.
     """
 
     def __init__(self) -> None:
@@ -237,43 +258,63 @@ class _Helper:
         self._done.acquire()
         self._work: Callable[[], None] | None = None
         self._error: BaseException | None = None
-        threading.Thread(target=self._loop, name="adamoffload", daemon=True).start()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._loop, name="adamoffload", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread can be given work."""
+        return self._thread.is_alive()
 
     def start(self, work: Callable[[], None]) -> None:
-        self._work, self._error = work, None
-        self._go.release()
+        self._error = None
+        self._work = work
+        _open(self._go)
 
     def finish(self) -> BaseException | None:
-        """Wait until the work is done; return what it raised."""
+        """Wait until there is no work left, from any start; return what it raised."""
         # The wait is short, at most a block: giving up the processor beats sleeping, from which
         # waking would take 60 us.
         for _ in range(_TURNS):
-            if self._done.acquire(blocking=False):
-                break
+            if self._work is None:
+                return self._error
             time.sleep(0)
-        else:
-            self._done.acquire()
+        while self._work is not None:
+            if not self._done.acquire(timeout=_PATIENCE_S):
+                _open(self._go)  # in case the start was interrupted
+                if not self.alive:
+                    self._work = None
+                    self._error = RuntimeError("a thread that shared the update has died")
         return self._error
 
     def stop(self) -> None:
-        self._work = None
-        self._go.release()
+        self._stopped = True
+        _open(self._go)
 
     def _loop(self) -> None:
         with np.errstate(all="ignore"):  # a thread starts with NumPy's defaults
             while True:
                 self._go.acquire()
-                if self._work is None:
+                if self._stopped:
                     return
+                if self._work is None:
+                    continue
                 try:
                     self._work()
                 except BaseException as error:
                     self._error = error
                 self._work = None  # the arrays must not live on in here
-                self._done.release()
+                _open(self._done)
+
+
+def _open(lock: threading.Lock) -> None:
+    with suppress(RuntimeError):  # it is open
+        lock.release()
 
 
 _TURNS = 1000
+_PATIENCE_S = 0.1
 _SMALLEST_SHARE = 16_384
 
 

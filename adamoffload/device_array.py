@@ -20,7 +20,7 @@ from numpy.lib.array_utils import byte_bounds
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from adamoffload.arguments import positive_integer
-from adamoffload.backend import DeviceMemoryError, HostArray, Memory, ResidencyError
+from adamoffload.backend import DeviceMemoryError, HostArray, Memory, ResidencyError, on_fork
 
 if TYPE_CHECKING:
     from adamoffload.backend import Backend
@@ -73,6 +73,10 @@ class MemoryPool:
         self._next_address = 0
         self._lock = threading.Lock()
         self._freed: deque[int] = deque()
+        on_fork(self)
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
 
     def reserve(self, nbytes: int) -> int:
         """Take `nbytes` and return their address, or raise `DeviceMemoryError` and take nothing.

@@ -18,6 +18,7 @@ from adamoffload.adam import adam
 from adamoffload.arena import Arena, Chunk, plan_chunks
 from adamoffload.arguments import positive_integer
 from adamoffload.blocks import Team, kernel_type
+from adamoffload.integrity import Loss
 from adamoffload.ledger import NO_LEDGER, Holding, Ledger
 from adamoffload.pipeline import Pipeline, Work
 from adamoffload.probes import NO_PROBE, Probe
@@ -249,12 +250,12 @@ class AdamOffload(AbstractAdam):
         values = {
             lr_t: kernel.program.bind({"lr_t": lr_t, **constants}) for lr_t in set(step.step_sizes)
         }
-        self._pipeline.updated = []
         observer = self._probe.observe(step)
 
         def update_chunk(chunk: Chunk, g: np.ndarray[Any, np.dtype[np.float32]]) -> None:
             m, v = self._arena.m[chunk.start : chunk.stop], self._arena.v[chunk.start : chunk.stop]
             spans = [(s.start, s.stop, values[step.step_sizes[s.index]]) for s in chunk.segments]
+            step.touched.extend(piece.index for piece in chunk.pieces)
             observer.run(self._team.run, kernel, chunk, (g, m, v), spans)
 
         self._ledger.sample_memory(step.number, self._backend, self._holdings)
@@ -264,8 +265,9 @@ class AdamOffload(AbstractAdam):
         self._ledger.sample_memory(step.number, self._backend, self._holdings)
         observer.close()
 
-    def _touched(self) -> set[int]:
-        return {piece.index for chunk in self._pipeline.updated for piece in chunk.pieces}
+    def _settle(self) -> list[Loss]:
+        self._team.settle()
+        return self._pipeline.settle()
 
     @property
     def _manner(self) -> str:

@@ -20,12 +20,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from adamoffload.arena import Chunk
 from adamoffload.backend import Array, Backend, Done, Ticket
+from adamoffload.integrity import Loss, lost
 from adamoffload.ledger import Ledger, Parts, Record
 
 __all__ = ["RING", "Pipeline", "Work"]
@@ -34,7 +35,17 @@ RING = 3
 """Slots: one coming down, one being updated, one going up."""
 
 _FLOAT32 = np.dtype(np.float32)
-_NOTHING_PENDING = Done(0.0, 0.0)
+
+
+class _Applied(NamedTuple):
+    """An update on its way into the parameters: which step's, which parameters', until when."""
+
+    step: int
+    places: tuple[int, ...]
+    ticket: Ticket
+
+
+_NOTHING_APPLIED = _Applied(0, (), Done(0.0, 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +74,36 @@ class Work:
 
 
 class _Slot:
-    """A staging buffer on either side of the link."""
+    """A staging buffer on either side of the link, and the last update that it held."""
 
-    __slots__ = ("device", "free", "host")
+    __slots__ = ("applied", "device", "host")
 
     def __init__(self, backend: Backend, size: int) -> None:
         self.device = backend._empty((size,), _FLOAT32)
         self.host = backend._empty_pinned(size, _FLOAT32)
-        self.free: Ticket = _NOTHING_PENDING
+        self.applied = _NOTHING_APPLIED
 
 
 class _Route:
     """A chunk and the views that it meets on its way: they are the same in every step."""
 
-    __slots__ = ("chunk", "cuts", "host", "parameters", "parts", "slot", "staged", "targets")
+    __slots__ = (
+        "chunk",
+        "cuts",
+        "host",
+        "parameters",
+        "parts",
+        "places",
+        "slot",
+        "staged",
+        "targets",
+    )
 
     def __init__(
         self, chunk: Chunk, slot: _Slot, parameters: Sequence[Array], names: Sequence[str]
     ) -> None:
         self.chunk = chunk
+        self.places = tuple(piece.index for piece in chunk.pieces)
         self.slot = slot
         self.staged = slot.device[: chunk.size]
         self.host = slot.host[: chunk.size]
@@ -133,8 +155,6 @@ class Pipeline:
             _Route(chunk, self._slots[chunk.index % len(self._slots)], parameters, names)
             for chunk in plan
         ]
-        self.updated: list[Chunk] = []
-        """Chunks of the running step whose moments have been written; emptied by who begins it."""
 
     @property
     def ring_bytes(self) -> int:
@@ -158,6 +178,19 @@ class Pipeline:
         while coming_down:
             self._send_up(work, *coming_down.popleft())
 
+    def settle(self) -> list[Loss]:
+        """Wait until nothing is in flight; return the updates of this step or the last that failed.
+
+        An update may fail when `run` has returned, and the next step is the first to hear of it.
+        """
+        self._backend.synchronize()  # also for what was issued when its ticket got lost
+        return [loss for slot in self._slots for loss in lost(*slot.applied)]
+
+    def forget(self) -> None:
+        """Take the slots again without regard to what was in them; only when settled."""
+        for slot in self._slots:
+            slot.applied = _NOTHING_APPLIED
+
     def _bring_down(self, route: _Route, work: Work, record: Record) -> Ticket:
         chunk = route.chunk
         gradients = [work.gradients[piece.index] for piece in chunk.pieces]
@@ -168,7 +201,7 @@ class Pipeline:
             source, prepare = gradients[0], _nothing  # it can go down from where it is
         else:
             source, prepare = route.staged, partial(_stage, route, gradients, decays, work.unscale)
-        ready = self._backend.run_on_device(prepare, after=(route.slot.free,))
+        ready = self._backend.run_on_device(prepare, after=(route.slot.applied.ticket,))
         record("prepare", chunk.size, 0, ready)
         return self._backend.d2h(source, route.host, after=(ready,), record=record)
 
@@ -177,12 +210,12 @@ class Pipeline:
         asked_s = backend.now()
         arrived.wait()
         record("wait", chunk.size, 0, Done(asked_s, backend.now()))
-        self.updated.append(chunk)  # from here on, an error leaves this chunk half-way
         updated = backend.run_on_host(partial(work.update, chunk, route.host), elements=chunk.size)
         record("update", chunk.size, 0, updated)
         sent = backend.h2d(route.host, route.staged, after=(updated,), record=record)
-        route.slot.free = backend.run_on_device(partial(_apply, route), after=(sent,))
-        record("apply", chunk.size, 0, route.slot.free)
+        applied = backend.run_on_device(partial(_apply, route), after=(sent,))
+        route.slot.applied = _Applied(work.step, route.places, applied)
+        record("apply", chunk.size, 0, applied)
 
 
 def _nothing() -> None:

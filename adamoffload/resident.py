@@ -17,7 +17,8 @@ import numpy as np
 
 from adamoffload.abstract import AbstractAdam, Step
 from adamoffload.adam import adam
-from adamoffload.backend import Array, Backend, DeviceMemoryError
+from adamoffload.backend import Array, Backend, DeviceMemoryError, Ticket
+from adamoffload.integrity import Loss, lost
 from adamoffload.ledger import NO_LEDGER, Holding, Ledger
 
 __all__ = ["Adam", "ResidentMemory"]
@@ -140,7 +141,7 @@ class Adam(AbstractAdam):
             tuple(x.reshape(-1) for x in (p.data, moment1[p.name], moment2[p.name]))
             for p in self.parameters
         ]
-        self._begun: list[int] = []
+        self._issued: list[tuple[int, int, Ticket]] = []  # of the last step: number, place, ticket
         self._ledger = ledger or NO_LEDGER
         self._ledger.attach(self._backend)
         self._holdings = self.memory().holdings
@@ -165,10 +166,13 @@ class Adam(AbstractAdam):
         return self._backend
 
     def _advance(self, step: Step) -> None:
-        self._begun = []
+        for _, _, ticket in self._issued:
+            ticket.wait()  # the step before is long done, unless it failed on the device
+        self._issued = []
         self._ledger.sample_memory(step.number, self._backend, self._holdings)
         for i, p in enumerate(self.parameters):
             updated = self._backend.run_on_device(partial(self._update, step, i))
+            self._issued.append((step.number, i, updated))
             self._ledger.at(step.number, i, ((p.name, p.size),))("apply", p.size, 0, updated)
         self._ledger.sample_memory(step.number, self._backend, self._holdings)
 
@@ -190,13 +194,15 @@ class Adam(AbstractAdam):
             nesterov=self._nesterov,
             flush=step.flush,
         )
-        self._begun.append(i)  # memory is all taken by now: what raised so far changed nothing
+        step.touched.append(i)  # memory is all taken by now: what raised so far changed nothing
         np.copyto(m, new_m)
         np.copyto(v, new_v)
         np.add(w, delta, out=w)
 
-    def _touched(self) -> list[int]:
-        return self._begun
+    def _settle(self) -> list[Loss]:
+        self._backend.synchronize()
+        issued = ((number, (i,), ticket) for number, i, ticket in self._issued)
+        return [loss for entry in issued for loss in lost(*entry)]
 
 
 def _zeros(like: Array, what: str) -> Array:

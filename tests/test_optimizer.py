@@ -471,12 +471,13 @@ def fail_at(device: Any, hop: str, count: int, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(device, hop, failing)
 
 
+@pytest.mark.parametrize("hop", ["_d2h", "run_on_host"])
 def test_failure_before_the_first_update_changes_nothing(
-    optimizer: ao.AdamOffload, monkeypatch: pytest.MonkeyPatch
+    optimizer: ao.AdamOffload, hop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = state(optimizer)
     gradients = make_gradients(optimizer, 0)
-    fail_at(device_of(optimizer), "_d2h", 1, monkeypatch)
+    fail_at(device_of(optimizer), hop, 1, monkeypatch)
     with pytest.raises(OSError, match="link is down"):
         optimizer(gradients)
     monkeypatch.undo()
@@ -485,7 +486,7 @@ def test_failure_before_the_first_update_changes_nothing(
     assert optimizer.global_step == 1
 
 
-@pytest.mark.parametrize("hop", ["_h2d", "run_on_device", "run_on_host"])
+@pytest.mark.parametrize("hop", ["_h2d", "run_on_device"])
 def test_failure_half_way_is_never_silent(hop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     device = ao.get_backend("numpy")
     optimizer = ao.AdamOffload(make_parameters(device, [(4,), (4,)]), chunk_bytes=16)

@@ -97,6 +97,10 @@ class SimBackend(Backend):
         self._pinned: weakref.WeakValueDictionary[int, HostArray] = weakref.WeakValueDictionary()
         self._lock = threading.RLock()
 
+    def _forked(self) -> None:
+        super()._forked()
+        self._lock = threading.RLock()
+
     def owns(self, array: object) -> bool:
         """Return whether `array` lives in this device's memory."""
         return isinstance(array, DeviceArray) and array.device is self

@@ -23,6 +23,8 @@ from adamoffload.backend import Array, Backend, on_fork
 from adamoffload.gradients import Gradients, centralized
 from adamoffload.groups import FixedRate, read_decay, read_parameters, read_rate
 from adamoffload.integrity import Attempt, Integrity, Loss
+from adamoffload.ledger import NO_LEDGER, Ledger
+from adamoffload.nonfinite import Open, Screen, Sieve, read_policy
 from adamoffload.parameter import Parameter
 from adamoffload.settings import read_constants, read_loss_scale
 
@@ -93,6 +95,8 @@ class AbstractAdam(ABC):
         What is optimized, in update order.
     """
 
+    _ledger: Ledger = NO_LEDGER
+
     def __init__(
         self,
         params: Any,
@@ -104,8 +108,10 @@ class AbstractAdam(ABC):
         use_nesterov: bool,
         weight_decay: Any,
         loss_scale: float,
+        on_nonfinite: str,
     ) -> None:
         owner = self._owner
+        policy = read_policy(owner, on_nonfinite)
         self._loss_scale, self._unscale = read_loss_scale(owner, loss_scale)
         self._rate = read_rate(owner, learning_rate)
         self._decay = read_decay(owner, weight_decay)
@@ -128,6 +134,9 @@ class AbstractAdam(ABC):
         self._size = sum(p.size for p in self.parameters)
         self._gradients = Gradients(owner, self.parameters)
         self._backend = self._gradients.backend
+        self._screen: Screen = Open()
+        if policy != "propagate":
+            self._screen = Sieve(owner, self.parameters, self._unscale, raises=policy == "raise")
         self._counters = Counters(_ONE, _ONE, 0)
         self._integrity = Integrity(owner, [p.name for p in self.parameters], serial=locking)
         self._locking = locking
@@ -186,6 +195,11 @@ class AbstractAdam(ABC):
     def global_step(self) -> int:
         """Number of completed steps."""
         return self._counters.global_step
+
+    @property
+    def nonfinite_steps(self) -> int:
+        """Number of calls that ``on_nonfinite`` has refused or left out; no part of the state."""
+        return self._screen.found
 
     @property
     def learning_rate(self) -> Any:
@@ -296,10 +310,13 @@ class AbstractAdam(ABC):
         Returns
         -------
         tuple of True
-            One for each parameter.
+            One for each parameter; of False if ``on_nonfinite="skip"`` has left the step out.
 
         Raises
         ------
+        FloatingPointError
+            For a number that is not finite, or too large, with ``on_nonfinite="raise"``; parameter,
+            index and value are named. Nothing has changed.
         ValueError
             For a wrong number of gradients, a wrong name or shape, or a gradient that shares
             memory with a parameter. Nothing has changed.
@@ -322,13 +339,16 @@ class AbstractAdam(ABC):
             try:
                 self._integrity.begin(attempt)
                 step = self._decided(self._gradients.flat(gradients), attempt)
-                self._advance(step)
-                self._counters = step.counters
+                record = self._ledger.at(step.number)
+                taken = self._screen.passes(step.number, step.gradients, step.decays, record)
+                if taken:
+                    self._advance(step)
+                    self._counters = step.counters
                 self._integrity.end(attempt)
             except BaseException as error:
                 self._integrity.conclude(attempt, error, result=self._counters, settle=self._settle)
                 raise
-        return (True,) * len(self.parameters)
+        return (taken,) * len(self.parameters)
 
     def _decided(self, flat: list[Array], attempt: Attempt) -> Step:
         """Read the hyper-parameters of the next step; whatever may be wrong with them raises."""

@@ -2,6 +2,7 @@
 
 A hop is one stage that a chunk of the arena goes through in a step::
 
+    check     device   look for NaN and infinities, if asked to; the extremes come down
     prepare   device   decay and unscale the gradient into a staging slot
     d2h       link     the gradient goes down, device to host
     wait      host     the host waits for a ticket
@@ -39,10 +40,10 @@ __all__ = [
     "ignore",
 ]
 
-Hop = Literal["prepare", "d2h", "wait", "update", "h2d", "apply"]
+Hop = Literal["check", "prepare", "d2h", "wait", "update", "h2d", "apply"]
 
-HOPS: tuple[Hop, ...] = ("prepare", "d2h", "wait", "update", "h2d", "apply")
-"""The hops in the order in which a chunk meets them."""
+HOPS: tuple[Hop, ...] = ("check", "prepare", "d2h", "wait", "update", "h2d", "apply")
+"""The hops in the order in which a step meets them; ``check`` is for all chunks at once."""
 
 Parts = tuple[tuple[str, int], ...]
 """Which parameters a chunk holds, and how many elements of each."""
@@ -127,11 +128,11 @@ class Event:
     step : int or None
         The optimizer step, counted from 1; None for a copy outside a step.
     chunk : int or None
-        The chunk's index in the plan, counted from 0; None for a copy outside a step.
+        The chunk's index in the plan, counted from 0; None for a ``check`` and outside a step.
     elements : int
         Parameters that the hop handled.
     nbytes : int
-        Bytes that crossed the link: 0 unless the hop is ``d2h`` or ``h2d``.
+        Bytes that crossed the link: 0 unless the hop is ``d2h``, ``h2d`` or ``check``.
     start_s, stop_s : float
         Begin and end in seconds on the backend's clock.
     parts : tuple of (str, int)

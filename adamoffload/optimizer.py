@@ -98,6 +98,13 @@ class AdamOffload(AbstractAdam):
         exempt.
     loss_scale : float
         What the loss was multiplied by; gradients are divided by it. > 0.
+    on_nonfinite : str
+        What to do about a NaN, an infinity, or a gradient so large that its square overflows
+        float32, which would stop the element for ever. ``"propagate"``: nothing, as the reference.
+        ``"raise"``: `FloatingPointError`, naming parameter, index and value. ``"skip"``: leave the
+        step out and return False. With both, the device looks before anything changes, 8 bytes a
+        parameter tensor cross the link (twice that with weight decay), and `nonfinite_steps`
+        counts.
     ledger : Ledger, optional
         Records every hop.
     probe : Probe, optional
@@ -162,6 +169,7 @@ class AdamOffload(AbstractAdam):
         weight_decay: Any = 0.0,
         loss_scale: float = 1.0,
         *,
+        on_nonfinite: str = "propagate",
         ledger: Ledger | None = None,
         probe: Probe | None = None,
         chunk_bytes: int = 4 << 20,
@@ -178,6 +186,7 @@ class AdamOffload(AbstractAdam):
             use_nesterov,
             weight_decay,
             loss_scale,
+            on_nonfinite,
         )
         self._check_observer("ledger", ledger, Ledger)
         self._check_observer("probe", probe, Probe)

@@ -76,6 +76,8 @@ class Adam(AbstractAdam):
         L2 decay, a number >= 0 or a callable of the 0-based step.
     loss_scale : float
         What the loss was multiplied by; > 0.
+    on_nonfinite : str
+        ``"propagate"``, ``"raise"`` or ``"skip"``; see `AdamOffload`.
     ledger : Ledger, optional
         Records where the bytes are, and the whole update of each parameter as its ``apply``.
 
@@ -118,6 +120,7 @@ class Adam(AbstractAdam):
         weight_decay: Any = 0.0,
         loss_scale: float = 1.0,
         *,
+        on_nonfinite: str = "propagate",
         ledger: Ledger | None = None,
     ) -> None:
         super().__init__(
@@ -130,6 +133,7 @@ class Adam(AbstractAdam):
             use_nesterov,
             weight_decay,
             loss_scale,
+            on_nonfinite,
         )
         self._check_observer("ledger", ledger, Ledger)
         moment1, moment2 = {}, {}

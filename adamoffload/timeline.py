@@ -15,7 +15,7 @@ from adamoffload.ledger import Hop, Ledger
 __all__ = ["LANES", "StepTimeline", "step_timeline", "timeline_text"]
 
 LANES: dict[str, tuple[Hop, ...]] = {
-    "device": ("prepare", "apply"),
+    "device": ("check", "prepare", "apply"),
     "d2h": ("d2h",),
     "host": ("update",),
     "h2d": ("h2d",),
@@ -56,7 +56,8 @@ class StepTimeline:
     @property
     def chunks(self) -> int:
         """How many chunks the step was cut into."""
-        return len(np.unique(self.events["chunk"]))
+        numbers = np.unique(self.events["chunk"])
+        return int(np.count_nonzero(numbers >= 0))  # a check is for all of them
 
     @property
     def waits(self) -> np.ndarray[Any, Any]:
@@ -152,8 +153,9 @@ def timeline_text(ledger: Ledger, step: int, *, width: int = 64) -> str:
     Returns
     -------
     str
-        The last digit of a chunk's index, in base 36, where a lane works on it, and a dot where it
-        is idle; then the lane's busy time. A hop shorter than a character gets one.
+        The last digit of a chunk's index, in base 36, where a lane works on it, a star for a
+        ``check``, and a dot where it is idle; then the lane's busy time. A hop shorter than a
+        character gets one.
 
     Raises
     ------
@@ -197,5 +199,6 @@ def _draw(rows: np.ndarray[Any, Any], begin_s: float, total_s: float, width: int
     for row in rows:
         first = min(int((row["start_s"] - begin_s) / total_s * width), width - 1)
         last = max(round((row["stop_s"] - begin_s) / total_s * width), first + 1)
-        line[first:last] = [_MARKS[row["chunk"] % len(_MARKS)]] * (min(last, width) - first)
+        mark = "*" if row["hop"] == "check" else _MARKS[row["chunk"] % len(_MARKS)]
+        line[first:last] = [mark] * (min(last, width) - first)
     return "".join(line)

@@ -84,7 +84,7 @@ def test_seconds_are_summed_by_hop_and_step(ledger: ao.Ledger) -> None:
 
 def test_an_unknown_hop_is_refused(ledger: ao.Ledger) -> None:
     for ask in (ledger.bytes, ledger.seconds):
-        with pytest.raises(ValueError, match=r"hop must be one of prepare, d2h.*got 'down'"):
+        with pytest.raises(ValueError, match=r"hop must be one of check, prepare, d2h.*got 'down'"):
             ask("down")  # type: ignore[arg-type]
 
 
@@ -142,7 +142,7 @@ def test_the_null_ledger_stays_empty() -> None:
 
 
 def test_the_hops_are_those_of_the_pipeline() -> None:
-    assert HOPS == ("prepare", "d2h", "wait", "update", "h2d", "apply")
+    assert HOPS == ("check", "prepare", "d2h", "wait", "update", "h2d", "apply")
 
 
 # -- by parameter, step and place -----------------------------------------------------------------

@@ -147,6 +147,9 @@ _EXPRESSIONS: dict[str, Callable[[Any], Any]] = {
     "np.sum along an axis": lambda x: np.sum(x, axis=0, keepdims=True) + x,
     "np.mean": lambda x: np.mean(x, axis=1),
     "np.max": lambda x: np.max(x, axis=1),
+    "np.min and np.max to one element": lambda x: (
+        np.min(x, keepdims=True) - np.max(x, keepdims=True)
+    ),
     "np.where": lambda x: np.where(x > 4, x, 0),
     "np.concatenate": lambda x: np.concatenate([x, x[1:]]),
     "np.reshape": lambda x: np.reshape(x, (2, 6)),

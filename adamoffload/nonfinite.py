@@ -1,0 +1,223 @@
+"""Looks at gradients on the device, before a step, for what would do lasting damage.
+
+A NaN or an infinity that reaches Adam stays in the moments for ever. So does a finite gradient
+whose square overflows float32: the second moment becomes infinite, the update 0, and the element
+never moves again. The reference lets all of them pass, and so does the default here, at no cost.
+
+The smallest and the largest element of each gradient tell nearly everything, since NaN and
+infinities come through both reductions: 8 bytes a parameter cross the link, in one copy. Where they
+leave a doubt, or when somebody wants to know where it is, the host looks at the elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from adamoffload.arguments import describe
+from adamoffload.backend import Array, Backend, HostArray, Ticket
+from adamoffload.ledger import Record
+from adamoffload.parameter import Parameter
+
+__all__ = ["POLICIES", "Open", "Screen", "Sieve", "read_policy"]
+
+POLICIES = ("propagate", "raise", "skip")
+
+_FLOAT32 = np.dtype(np.float32)
+_PIECE = 1 << 20  # elements that the host looks at together
+
+
+class Screen(Protocol):
+    """What stands between a decided step and its first change.
+
+    Attributes
+    ----------
+    found : int
+        Steps that did not pass.
+    """
+
+    found: int
+
+    def passes(
+        self,
+        number: int,
+        gradients: Sequence[Array],
+        decays: Sequence[np.float32],
+        record: Record,
+    ) -> bool:
+        """Return whether the step may go on."""
+
+
+class Open:
+    """Lets everything through: what an optimizer has by default."""
+
+    found = 0
+
+    def passes(self, *_: object) -> bool:
+        """Return True."""
+        return True
+
+
+class Sieve:
+    """Stops a step in which some element, as Adam would see it, has no finite square.
+
+    Parameters
+    ----------
+    owner : str
+        The optimizer's name, for messages.
+    parameters : sequence of Parameter
+        In update order, on one device.
+    unscale : float32
+        What gradients are multiplied by.
+    raises : bool
+        Whether to raise rather than to return False.
+    """
+
+    def __init__(
+        self, owner: str, parameters: Sequence[Parameter], unscale: np.float32, *, raises: bool
+    ) -> None:
+        self.found = 0
+        self._owner = owner
+        self._parameters = parameters
+        self._weights = [parameter.data.reshape(-1) for parameter in parameters]
+        self._unscale = unscale
+        self._raises = raises
+        backend = parameters[0].backend
+        assert backend is not None, "read_parameters refuses parameters on the host"
+        self._backend: Backend = backend
+        self._host = backend._empty_pinned(4 * len(parameters), _FLOAT32)
+
+    def passes(
+        self,
+        number: int,
+        gradients: Sequence[Array],
+        decays: Sequence[np.float32],
+        record: Record,
+    ) -> bool:
+        """Return whether the step may go on.
+
+        Parameters
+        ----------
+        number : int
+            The step's, counted from 1.
+        gradients : sequence of device array, shape (size,), float32
+            Flattened, in update order.
+        decays : sequence of float32
+            What times the parameter is added to its gradient, for each parameter.
+        record : callable
+            From `Ledger.at`; every copy is recorded as the hop ``check``.
+
+        Raises
+        ------
+        FloatingPointError
+            If it may not, and that is to raise.
+        """
+        for i in self._doubtful(gradients, decays, record):
+            text = self._look(i, gradients[i], decays[i], record)
+            if text:
+                self.found += 1
+                if self._raises:
+                    raise FloatingPointError(f"{self._owner}: step {number}: {text}")
+                return False
+        return True
+
+    def _doubtful(
+        self, gradients: Sequence[Array], decays: Sequence[np.float32], record: Record
+    ) -> Iterator[int]:
+        """Yield the parameters for which the extremes do not exclude an overflow."""
+        decayed = np.flatnonzero(decays)
+        arrays = [*gradients, *(self._weights[i] for i in decayed)]
+        largest = self._largest(arrays, record)
+        bounds = largest[: len(gradients)]
+        # Rounding is monotonic: no sum of the parts is larger than the sum of the largest parts.
+        bounds[decayed] += largest[len(gradients) :] * np.abs(decays)[decayed]
+        yield from np.flatnonzero(~np.isfinite(np.square(bounds * self._unscale))).tolist()
+
+    def _largest(self, arrays: Sequence[Array], record: Record) -> HostArray:
+        """Return the largest magnitude in each device array: NaN if there is one."""
+        target = self._backend._empty((2 * len(arrays),), _FLOAT32)
+        host = self._host[: 2 * len(arrays)]
+
+        def reduce() -> None:
+            pairs = [[np.min(x, keepdims=True), np.max(x, keepdims=True)] for x in arrays]
+            np.concatenate([extreme for pair in pairs for extreme in pair], out=target)
+
+        reduced = self._backend.run_on_device(reduce)
+        copied = self._backend.d2h(target, host, after=(reduced,))
+        copied.wait()
+        record("check", sum(x.size for x in arrays), host.nbytes, _Span(reduced, copied))
+        largest: HostArray = np.max(np.abs(host.reshape(-1, 2)), axis=1)
+        return largest
+
+    def _look(self, i: int, gradient: Array, decay: np.float32, record: Record) -> str:
+        """Return what is wrong with a gradient, and where first; empty if nothing is."""
+
+        def down(array: Array) -> HostArray:
+            return self._backend.asnumpy(
+                array, record=lambda _, elements, nbytes, t: record("check", elements, nbytes, t)
+            )
+
+        for start in range(0, gradient.size, _PIECE):
+            part = slice(start, start + _PIECE)
+            g = down(gradient[part])
+            seen = (g + down(self._weights[i][part]) * decay if decay else g) * self._unscale
+            bad = ~np.isfinite(np.square(seen))
+            if bad.any():
+                k = int(np.argmax(bad))
+                return self._told(self._parameters[i], start + k, g[k], seen[k])
+        return ""
+
+    def _told(self, parameter: Parameter, place: int, g: np.float32, seen: np.float32) -> str:
+        index = tuple(int(k) for k in np.unravel_index(place, parameter.shape))
+        text = f"the gradient of {parameter.name!r} is {g!s} at index {index}"
+        if g != seen and not np.isnan(g):
+            text += f", and {seen!s} with weight decay and loss scale"
+        if np.isfinite(seen):
+            text += (
+                ", whose square overflows float32: the second moment would become infinite, and "
+                "the element never move again"
+            )
+        return (
+            f"{text}. Nothing has changed. Look where it comes from, or pass on_nonfinite='skip' "
+            f"to leave such steps out"
+        )
+
+
+def read_policy(owner: str, value: object) -> str:
+    """Check what is to be done about numbers that are not finite.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is none of `POLICIES`.
+
+    Examples
+    --------
+    >>> read_policy("AdamOffload", "ignore")
+    Traceback (most recent call last):
+    ValueError: AdamOffload: on_nonfinite must be one of propagate, raise, skip, got 'ignore'
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{owner}: on_nonfinite must be a string, got {describe(value)}")
+    if value not in POLICIES:
+        raise ValueError(
+            f"{owner}: on_nonfinite must be one of {', '.join(POLICIES)}, got {value!r}"
+        )
+    return value
+
+
+class _Span(NamedTuple):
+    """From the beginning of one operation to the end of another."""
+
+    first: Ticket
+    last: Ticket
+
+    @property
+    def start_s(self) -> float:
+        return self.first.start_s
+
+    @property
+    def stop_s(self) -> float:
+        return self.last.stop_s

@@ -114,9 +114,10 @@ class Integrity:
         unfinished = self._under_way.get(0 if self._serial else threading.get_ident())
         if unfinished is not None:
             raise RuntimeError(
-                f"{self._owner}: step {unfinished.number} has not come to its end, and "
-                f"{self._list(unfinished.touched)} had been touched. A schedule, ledger or probe "
-                f"must not call the optimizer back; if the step was interrupted, twice, {_REMEDY}"
+                f"{self._owner}: step {unfinished.number} has not come to its end; when last "
+                f"looked at, it had touched {self._list(unfinished.touched)}. A schedule, ledger "
+                f"or probe must not call the optimizer back; if the step was interrupted, and once "
+                f"more while that was looked at, {_REMEDY}"
             )
 
     def end(self, attempt: Attempt) -> None:

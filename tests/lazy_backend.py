@@ -2,7 +2,8 @@
 
 Nothing happens before it must: work and copies run when their ticket is waited for, when something
 that is waited for depends on them, or when the device is used directly. Whoever forgets a ticket
-sees what the target held before, every time, where hardware would show it once in a while.
+sees what the target held before, every time, where hardware would show it once in a while. What
+fails says so to nobody but those who wait for its ticket, or for one that came ``after`` it.
 """
 
 from __future__ import annotations
@@ -24,26 +25,39 @@ class Later(Ticket):
     """Something that runs when it is waited for, after the tickets it depends on."""
 
     def __init__(
-        self, device: LazyBackend, action: Callable[[], object], after: tuple[Ticket, ...]
+        self,
+        device: LazyBackend,
+        action: Callable[[], object],
+        after: tuple[Ticket, ...],
+        behind: Ticket = DONE,
     ) -> None:
-        self.device, self.action, self.after = device, action, after
+        self.device, self.action, self.after, self.behind = device, action, after, behind
         self.times: tuple[float, float] | None = None
         self.error: BaseException | None = None
 
     def wait(self) -> None:
         with self.device.lock:
-            if self.times is None:
+            self.finish()
+            if self.error is not None:
+                raise self.error
+
+    def finish(self) -> None:
+        """Run it, if it has not; what it raises is for those who wait."""
+        with self.device.lock:
+            if self.times is not None:
+                return
+            if isinstance(self.behind, Later):
+                self.behind.finish()
+            start_s, self.times = 0.0, (0.0, 0.0)  # an interrupt must not make it run a second time
+            try:
                 for ticket in self.after:
                     ticket.wait()
                 start_s = self.device.now()
-                try:
-                    self.action()
-                except BaseException as error:
-                    self.error = error
-                self.times = start_s, self.device.now()
-                self.action, self.after = _nothing, ()  # keeps no array alive
-            if self.error is not None:
-                raise self.error
+                self.action()
+            except BaseException as error:
+                self.error = error
+            self.times = start_s, self.device.now()
+            self.action, self.after, self.behind = _nothing, (), DONE  # keeps no array alive
 
     @property
     def start_s(self) -> float:
@@ -99,7 +113,7 @@ class LazyBackend(Backend):
 
     def __init__(self, memory_bytes: int | None = None) -> None:
         self.lock = threading.RLock()
-        self.queued: Ticket = DONE  # the last work issued; each waits for the one before
+        self.queued: Ticket = DONE  # the last work issued; each runs behind the one before
         self.working = False  # whether the queue is running, and what is computed belongs to it
         self.in_flight: list[Later] = []
         self.pool = MemoryPool(self.name, memory_bytes)
@@ -113,13 +127,13 @@ class LazyBackend(Backend):
 
     def synchronize(self) -> None:
         for ticket in self.in_flight.copy():
-            ticket.wait()
+            ticket.finish()
 
     def run_on_device(
         self, function: Callable[[], object], *, after: tuple[Ticket, ...] = ()
     ) -> Ticket:
         with self.lock:
-            self.queued = self.later(lambda: self.work(function), (self.queued, *after))
+            self.queued = self.later(lambda: self.work(function), after, self.queued)
             return self.queued
 
     def work(self, function: Callable[[], object]) -> None:
@@ -132,13 +146,15 @@ class LazyBackend(Backend):
     def compute(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Compute now, with arrays of this device among the arguments."""
         with self.lock:
-            if not self.working:
-                self.queued.wait()
+            if not self.working and isinstance(self.queued, Later):
+                self.queued.finish()
             return _wrapped(function(*_bare(args), **_bare(kwargs)), self)
 
-    def later(self, action: Callable[[], object], after: tuple[Ticket, ...]) -> Later:
+    def later(
+        self, action: Callable[[], object], after: tuple[Ticket, ...], behind: Ticket = DONE
+    ) -> Later:
         with self.lock:
-            ticket = Later(self, action, after)
+            ticket = Later(self, action, after, behind)
             self.in_flight = [t for t in self.in_flight if t.times is None] + [ticket]
             return ticket
 

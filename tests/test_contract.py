@@ -276,8 +276,10 @@ class Early(Ticket):
     "a_ticket_knows_its_times",
 )
 class TimesTooEarly(LazyBackend):
-    def later(self, action: Callable[[], object], after: tuple[Ticket, ...]) -> Later:
-        ticket = Guess(self, action, after)
+    def later(
+        self, action: Callable[[], object], after: tuple[Ticket, ...], behind: Ticket = DONE
+    ) -> Later:
+        ticket = Guess(self, action, after, behind)
         ticket.issued_s = self.now()
         self.in_flight = [t for t in self.in_flight if t.times is None] + [ticket]
         return ticket

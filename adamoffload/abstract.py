@@ -33,7 +33,7 @@ __all__ = ["AbstractAdam", "Step"]
 _ONE = np.float32(1)
 
 
-class Counters(NamedTuple):
+class Progress(NamedTuple):
     """What counts the steps; replaced as a whole, so that no interrupt comes in between.
 
     Attributes
@@ -65,8 +65,8 @@ class Step:
         The learning rate of each parameter.
     step_sizes : list of float32
         The bias-corrected learning rate of each parameter.
-    counters : Counters
-        As they are after this step.
+    progress : Progress
+        As it is after this step.
     touched : list of int
         Which parameters the step has begun to change, by their places: whoever carries it out adds
         them, before the first change.
@@ -77,7 +77,7 @@ class Step:
     decays: list[np.float32]
     rates: list[np.float32]
     step_sizes: list[np.float32]
-    counters: Counters
+    progress: Progress
     touched: list[int]
 
     @property
@@ -137,7 +137,7 @@ class AbstractAdam(ABC):
         self._screen: Screen = Open()
         if policy != "propagate":
             self._screen = Sieve(owner, self.parameters, self._unscale, raises=policy == "raise")
-        self._counters = Counters(_ONE, _ONE, 0)
+        self._progress = Progress(_ONE, _ONE, 0)
         self._integrity = Integrity(owner, [p.name for p in self.parameters], serial=locking)
         self._locking = locking
         self._unique = True
@@ -174,6 +174,10 @@ class AbstractAdam(ABC):
     def _settle(self) -> Sequence[Loss]:
         """Wait until nothing is being written any more; return the updates that failed."""
 
+    @abstractmethod
+    def _forget(self) -> None:
+        """Forget, when settled, what became of earlier updates: all of the state is replaced."""
+
     @property
     def _manner(self) -> str:
         """How the rule runs, for `repr`."""
@@ -184,17 +188,17 @@ class AbstractAdam(ABC):
     @property
     def beta1_power(self) -> np.float32:
         """Product of beta1 over all steps so far, accumulated in float32."""
-        return self._counters.beta1_power
+        return self._progress.beta1_power
 
     @property
     def beta2_power(self) -> np.float32:
         """Product of beta2 over all steps so far, accumulated in float32."""
-        return self._counters.beta2_power
+        return self._progress.beta2_power
 
     @property
     def global_step(self) -> int:
         """Number of completed steps."""
-        return self._counters.global_step
+        return self._progress.global_step
 
     @property
     def nonfinite_steps(self) -> int:
@@ -343,16 +347,16 @@ class AbstractAdam(ABC):
                 taken = self._screen.passes(step.number, step.gradients, step.decays, record)
                 if taken:
                     self._advance(step)
-                    self._counters = step.counters
+                    self._progress = step.progress
                 self._integrity.end(attempt)
             except BaseException as error:
-                self._integrity.conclude(attempt, error, result=self._counters, settle=self._settle)
+                self._integrity.conclude(attempt, error, result=self._progress, settle=self._settle)
                 raise
         return (taken,) * len(self.parameters)
 
     def _decided(self, flat: list[Array], attempt: Attempt) -> Step:
         """Read the hyper-parameters of the next step; whatever may be wrong with them raises."""
-        beta1_power, beta2_power, before = self._counters
+        beta1_power, beta2_power, before = self._progress
         beta1_power *= self._beta1
         beta2_power *= self._beta2
         rates = {id(rate): rate.at(before) for rate in self._rates}
@@ -363,14 +367,14 @@ class AbstractAdam(ABC):
             flat[i] = centralized(flat[i], self.parameters[i], decays[i])
             decays[i] = np.float32(0)  # it is in there already
         attempt.number = before + 1
-        attempt.result = counters = Counters(beta1_power, beta2_power, before + 1)
+        attempt.result = progress = Progress(beta1_power, beta2_power, before + 1)
         return Step(
             before + 1,
             flat,
             decays,
             [rates[id(group.rate)] for group in self._groups],
             [step_sizes[id(group.rate)] for group in self._groups],
-            counters,
+            progress,
             attempt.touched,
         )
 

@@ -9,7 +9,8 @@ has touched nothing leaves no trace, any other makes the optimizer refuse to go 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ class Attempt:
     touched : list of int
         Which parameters it has begun to change, by their places; filled while it runs.
     result : object
-        The optimizer's counters after it; None until they are decided.
+        The optimizer's `Progress` after it; None until it is decided.
     thread : int
         Who runs it.
     """
@@ -141,7 +142,7 @@ class Integrity:
         error : BaseException
             What it raised.
         result : object
-            The optimizer's counters now: if they are the step's, it was done.
+            The optimizer's `Progress` now: if it is the step's, the step was done.
         settle : callable
             Waits until nothing is in flight any more, and returns what has failed there.
         """
@@ -157,8 +158,47 @@ class Integrity:
                 self._verdict = self._found(attempt, why, losses)
         self.end(attempt)
 
-    def restore(self) -> None:
-        """Forget everything: all of the state has been replaced."""
+    def settled(self, settle: Callable[[], Sequence[Loss]]) -> None:
+        """Wait until the last step has come to rest, and see that nothing of it was lost.
+
+        Whoever takes the state away asks this first.
+
+        Raises
+        ------
+        RuntimeError
+            If the state is in pieces.
+        """
+        self.check()
+        losses = settle()
+        if losses:
+            self._verdict = f"{self._owner}: {'; '.join(map(self._told, losses))}; {_REMEDY}"
+            raise RuntimeError(self._verdict) from losses[0].error
+
+    @contextmanager
+    def replacing(self, what: str, touched: Sequence[str]) -> Iterator[None]:
+        """Guard the block that replaces the state: only when it ends well, the state is whole.
+
+        Parameters
+        ----------
+        what : str
+            What the block does, for messages: ``"load"``.
+        touched : sequence of str
+            What it has begun to change; filled by the block, before each change. If it raises and
+            nothing is in here, all is as it was.
+        """
+        before = self._verdict
+        self._verdict = f"{self._owner}: {what} has not come to its end; {_REMEDY}"
+        try:
+            yield
+        except BaseException as error:
+            if touched:
+                self._verdict = (
+                    f"{self._owner}: {what} failed half-way ({_brief(error)}), when "
+                    f"{', '.join(touched)} had been touched; {_REMEDY}"
+                )
+            else:
+                self._verdict = before
+            raise
         self._under_way.clear()
         self._verdict = ""
 
@@ -169,16 +209,17 @@ class Integrity:
             if loss.step == attempt.number:
                 touched += loss.places
             else:
-                found.append(
-                    f"the update of {self._list(loss.places)} in step {loss.step} was lost "
-                    f"({_brief(loss.error)})"
-                )
+                found.append(self._told(loss))
         if touched or not found:
             found.append(
                 f"step {attempt.number} failed half-way ({why}), when "
                 f"{self._list(touched)} had been touched"
             )
         return f"{self._owner}: {'; '.join(found)}; {_REMEDY}"
+
+    def _told(self, loss: Loss) -> str:
+        names = self._list(loss.places)
+        return f"the update of {names} in step {loss.step} was lost ({_brief(loss.error)})"
 
     def _list(self, places: Sequence[int]) -> str:
         return ", ".join(repr(self._names[i]) for i in sorted(set(places))) or "nothing"

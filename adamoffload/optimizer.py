@@ -278,6 +278,9 @@ class AdamOffload(AbstractAdam):
         self._team.settle()
         return self._pipeline.settle()
 
+    def _forget(self) -> None:
+        self._pipeline.forget()
+
     @property
     def _manner(self) -> str:
         return f"engine {self._kernels[0].name!r} in {self._team.threads} threads, "

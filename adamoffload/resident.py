@@ -208,6 +208,9 @@ class Adam(AbstractAdam):
         issued = ((number, (i,), ticket) for number, i, ticket in self._issued)
         return [loss for entry in issued for loss in lost(*entry)]
 
+    def _forget(self) -> None:
+        self._issued = []
+
 
 def _zeros(like: Array, what: str) -> Array:
     try:

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from adamoffload.arguments import describe, flag, float32
 from adamoffload.backend import Array, Backend, on_fork
 from adamoffload.gradients import Gradients, centralized
 from adamoffload.groups import FixedRate, read_decay, read_parameters, read_rate
-from adamoffload.integrity import Attempt, Integrity, Loss
+from adamoffload.integrity import Attempt, Integrity, Loss, Progress
 from adamoffload.ledger import NO_LEDGER, Ledger
 from adamoffload.nonfinite import Open, Screen, Sieve, read_policy
 from adamoffload.parameter import Parameter
@@ -31,22 +31,6 @@ from adamoffload.settings import read_constants, read_loss_scale
 __all__ = ["AbstractAdam", "Step"]
 
 _ONE = np.float32(1)
-
-
-class Progress(NamedTuple):
-    """What counts the steps; replaced as a whole, so that no interrupt comes in between.
-
-    Attributes
-    ----------
-    beta1_power, beta2_power : float32
-        Products of the betas over all steps so far.
-    global_step : int
-        Steps so far.
-    """
-
-    beta1_power: np.float32
-    beta2_power: np.float32
-    global_step: int
 
 
 @dataclass(frozen=True, slots=True)

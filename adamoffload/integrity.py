@@ -14,14 +14,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+
 from adamoffload.backend import Ticket, on_fork
 
-__all__ = ["Attempt", "Integrity", "Loss", "lost"]
+__all__ = ["Attempt", "Integrity", "Loss", "Progress", "lost"]
 
 _REMEDY = (
     "parameters and moments no longer belong together. Start again from saved state: "
     "load_state_dict, or ao.load"
 )
+
+
+class Progress(NamedTuple):
+    """What counts the steps; replaced as a whole, so that no interrupt comes in between.
+
+    Attributes
+    ----------
+    beta1_power, beta2_power : float32
+        Products of the betas over all steps so far.
+    global_step : int
+        Steps so far.
+    """
+
+    beta1_power: np.float32
+    beta2_power: np.float32
+    global_step: int
 
 
 @dataclass(slots=True, eq=False)
@@ -34,15 +52,15 @@ class Attempt:
         The step's, counted from 1.
     touched : list of int
         Which parameters it has begun to change, by their places; filled while it runs.
-    result : object
-        The optimizer's `Progress` after it; None until it is decided.
+    result : Progress, optional
+        The optimizer's after it; None until it is decided.
     thread : int
         Who runs it.
     """
 
     number: int
     touched: list[int] = field(default_factory=list)
-    result: object = None
+    result: Progress | None = None
     thread: int = field(default_factory=threading.get_ident)
 
 
@@ -130,7 +148,7 @@ class Integrity:
         attempt: Attempt,
         error: BaseException,
         *,
-        result: object,
+        result: Progress,
         settle: Callable[[], Sequence[Loss]],
     ) -> None:
         """Judge a step that raised.
@@ -141,8 +159,8 @@ class Integrity:
             The step.
         error : BaseException
             What it raised.
-        result : object
-            The optimizer's `Progress` now: if it is the step's, the step was done.
+        result : Progress
+            The optimizer's now: if it is the step's, the step was done.
         settle : callable
             Waits until nothing is in flight any more, and returns what has failed there.
         """
@@ -175,16 +193,16 @@ class Integrity:
             raise RuntimeError(self._verdict) from losses[0].error
 
     @contextmanager
-    def replacing(self, what: str, touched: Sequence[str]) -> Iterator[None]:
+    def replacing(self, what: str, touched: Sequence[tuple[str, str]]) -> Iterator[None]:
         """Guard the block that replaces the state: only when it ends well, the state is whole.
 
         Parameters
         ----------
         what : str
             What the block does, for messages: ``"load"``.
-        touched : sequence of str
-            What it has begun to change; filled by the block, before each change. If it raises and
-            nothing is in here, all is as it was.
+        touched : sequence of (str, str)
+            What it has begun to change, ``("moment1", name)`` for instance; filled by the block,
+            before each change. If it raises and nothing is in here, all is as it was.
         """
         before = self._verdict
         self._verdict = f"{self._owner}: {what} has not come to its end; {_REMEDY}"
@@ -192,9 +210,10 @@ class Integrity:
             yield
         except BaseException as error:
             if touched:
+                names = ", ".join(f"{kind} of {name!r}" for kind, name in touched)
                 self._verdict = (
-                    f"{self._owner}: {what} failed half-way ({_brief(error)}), when "
-                    f"{', '.join(touched)} had been touched; {_REMEDY}"
+                    f"{self._owner}: {what} failed half-way ({_brief(error)}), when {names} had "
+                    f"been touched; {_REMEDY}"
                 )
             else:
                 self._verdict = before

@@ -40,7 +40,7 @@ DEVICES: dict[str, Callable[[], ao.Backend]] = {
 }
 
 
-class Fault(Exception):  # noqa: N818  (what goes wrong on purpose)
+class Fault(Exception):
     """The link is down, as planned."""
 
 

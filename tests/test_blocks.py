@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adamoffload.adam import adam
-from adamoffload.blocks import NumpyKernel, Team, available_cores, kernel_type
+from adamoffload.blocks import NumpyKernel, Team, _Helper, available_cores, kernel_type
 from adamoffload.program import trace
 
 SCALARS: Any = {
@@ -114,6 +114,40 @@ def test_error_in_any_thread_is_raised_when_all_have_stopped(failing: str) -> No
         Team(2).run(kernel, [x], spans)
     assert running == 0
     assert np.all(x <= 1)
+
+
+def test_settle_waits_for_helpers_that_an_interrupt_has_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    main, go_on, helping = threading.current_thread(), threading.Event(), threading.Event()
+    original = _Helper.finish
+
+    class Slow(NumpyKernel):
+        def __call__(self, arrays: Any, values: Any, scratch: Any) -> None:
+            if threading.current_thread() is not main:
+                helping.set()
+                assert go_on.wait(30)
+            else:
+                assert helping.wait(30)
+            super().__call__(arrays, values, scratch)
+
+    def interrupted(helper: _Helper) -> None:
+        if helper._work is not None:
+            raise KeyboardInterrupt
+        original(helper)
+
+    team, kernel, x = Team(2), Slow(COUNT), np.zeros(400_000, np.float32)
+    spans = [(0, x.size, COUNT.bind({"a": np.float32(1)}))]
+    monkeypatch.setattr(_Helper, "finish", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        team.run(kernel, [x], spans)
+    monkeypatch.undo()
+    threading.Timer(0.05, go_on.set).start()
+    team.settle()
+    assert go_on.is_set()
+    assert np.all(x == 1)
+    team.run(NumpyKernel(COUNT), [x], spans)  # and the helper can be used again
+    assert np.all(x == 2)
 
 
 def test_runs_from_several_threads_do_not_disturb_each_other() -> None:

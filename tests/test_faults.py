@@ -74,6 +74,18 @@ def test_a_second_interrupt_while_the_first_is_looked_at_loses_nothing(
     trial(setting, interrupt(int(where * faults.lines_of_a_step(setting)), again))
 
 
+@pytest.mark.parametrize("k", range(3))
+def test_nothing_is_in_flight_when_a_failed_step_has_been_judged(k: int) -> None:
+    subject = SETTINGS["AdamOffload lazy plain"].build()
+    device = subject.device
+    assert isinstance(device, LazyBackend)
+    subject.step(0)
+    with faults.Broken("_d2h", "done", k, subject).armed(), pytest.raises(Fault):
+        subject.step(1)  # the copy is on its way, and its ticket is lost
+    assert not [ticket for ticket in device.in_flight if ticket.times is None]
+    subject.step(1)
+
+
 # -- late faults ----------------------------------------------------------------------------------
 
 

@@ -4,9 +4,9 @@ A NaN or an infinity that reaches Adam stays in the moments for ever. So does a 
 whose square overflows float32: the second moment becomes infinite, the update 0, and the element
 never moves again. The reference lets all of them pass, and so does the default here, at no cost.
 
-The smallest and the largest element of each gradient tell nearly everything, since NaN and
-infinities come through both reductions: 8 bytes a parameter cross the link, in one copy. Where they
-leave a doubt, or when somebody wants to know where it is, the host looks at the elements.
+The smallest and the largest element tell nearly everything, since NaN and infinities come through
+both reductions: 8 bytes for each large gradient, or batch of small ones, cross the link, all in one
+copy. Where they leave a doubt, and to say where it is, the host looks at the elements.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ __all__ = ["POLICIES", "Open", "Screen", "Sieve", "read_policy"]
 POLICIES = ("propagate", "raise", "skip")
 
 _FLOAT32 = np.dtype(np.float32)
+_SMALL = 1 << 16  # elements: gradients up to this size are looked at together,
+_TOGETHER = 1 << 18  # and that many of their elements, since a call costs as much as 10,000 do
 _PIECE = 1 << 20  # elements that the host looks at together
 
 
@@ -87,7 +89,8 @@ class Sieve:
         backend = parameters[0].backend
         assert backend is not None, "read_parameters refuses parameters on the host"
         self._backend: Backend = backend
-        self._host = backend._empty_pinned(4 * len(parameters), _FLOAT32)
+        self._batches = _batches([parameter.size for parameter in parameters])
+        self._host = backend._empty_pinned(4 * len(self._batches), _FLOAT32)
 
     def passes(
         self,
@@ -127,27 +130,30 @@ class Sieve:
         self, gradients: Sequence[Array], decays: Sequence[np.float32], record: Record
     ) -> Iterator[int]:
         """Yield the parameters for which the extremes do not exclude an overflow."""
-        decayed = np.flatnonzero(decays)
-        arrays = [*gradients, *(self._weights[i] for i in decayed)]
-        largest = self._largest(arrays, record)
-        bounds = largest[: len(gradients)]
-        # Rounding is monotonic: no sum of the parts is larger than the sum of the largest parts.
-        bounds[decayed] += largest[len(gradients) :] * np.abs(decays)[decayed]
-        yield from np.flatnonzero(~np.isfinite(np.square(bounds * self._unscale))).tolist()
+        own = [[gradients[i] for i in batch] for batch in self._batches]
+        added = [[self._weights[i] for i in batch if decays[i]] for batch in self._batches]
+        largest = iter(self._largest([arrays for arrays in (*own, *added) if arrays], record))
+        bounds = [next(largest) for _ in own]
+        for k, batch in enumerate(self._batches):
+            # Rounding is monotonic: no sum is larger than that of what is largest in its parts.
+            decay = max(abs(decays[i]) for i in batch)
+            bound = bounds[k] + decay * next(largest) if added[k] else bounds[k]
+            if not np.isfinite(np.square(bound * self._unscale)):
+                yield from batch
 
-    def _largest(self, arrays: Sequence[Array], record: Record) -> HostArray:
-        """Return the largest magnitude in each device array: NaN if there is one."""
-        target = self._backend._empty((2 * len(arrays),), _FLOAT32)
-        host = self._host[: 2 * len(arrays)]
+    def _largest(self, groups: Sequence[Sequence[Array]], record: Record) -> HostArray:
+        """Return the largest magnitude in each group of device arrays: NaN if there is one."""
+        target = self._backend._empty((2 * len(groups),), _FLOAT32)
+        host = self._host[: 2 * len(groups)]
 
         def reduce() -> None:
-            pairs = [[np.min(x, keepdims=True), np.max(x, keepdims=True)] for x in arrays]
-            np.concatenate([extreme for pair in pairs for extreme in pair], out=target)
+            np.concatenate([x for arrays in groups for x in _extremes(arrays)], out=target)
 
         reduced = self._backend.run_on_device(reduce)
         copied = self._backend.d2h(target, host, after=(reduced,))
         copied.wait()
-        record("check", sum(x.size for x in arrays), host.nbytes, _Span(reduced, copied))
+        elements = sum(x.size for arrays in groups for x in arrays)
+        record("check", elements, host.nbytes, _Span(reduced, copied))
         largest: HostArray = np.max(np.abs(host.reshape(-1, 2)), axis=1)
         return largest
 
@@ -183,6 +189,24 @@ class Sieve:
             f"{text}. Nothing has changed. Look where it comes from, or pass on_nonfinite='skip' "
             f"to leave such steps out"
         )
+
+
+def _extremes(arrays: Sequence[Array]) -> list[Array]:
+    x = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return [np.min(x, keepdims=True), np.max(x, keepdims=True)]
+
+
+def _batches(sizes: Sequence[int]) -> list[list[int]]:
+    """Put the places of small neighbours together."""
+    batches: list[list[int]] = []
+    room = 0
+    for i, size in enumerate(sizes):
+        if size > min(room, _SMALL):
+            batches.append([])
+            room = _TOGETHER
+        batches[-1].append(i)
+        room = room - size if size <= _SMALL else 0
+    return batches
 
 
 def read_policy(owner: str, value: object) -> str:

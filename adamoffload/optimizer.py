@@ -103,8 +103,7 @@ class AdamOffload(AbstractAdam):
         float32, which would stop the element for ever. ``"propagate"``: nothing, as the reference.
         ``"raise"``: `FloatingPointError`, naming parameter, index and value. ``"skip"``: leave the
         step out and return False. With both, the device looks before anything changes, 8 bytes a
-        parameter tensor cross the link (twice that with weight decay), and `nonfinite_steps`
-        counts.
+        tensor or less cross the link (twice that with weight decay), and `nonfinite_steps` counts.
     ledger : Ledger, optional
         Records every hop.
     probe : Probe, optional

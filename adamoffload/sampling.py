@@ -464,7 +464,7 @@ class Observation(Observer):
         self._layout, self._kernels, self._norms, self._keep = layout, kernels, norms, keep
         self.step = step.number  # not all of it, which would keep the gradients alive
         self._rates = [(step.rates[i], step.step_sizes[i]) for i in layout.leaders]
-        self._corrections = 1 - step.beta1_power, 1 - step.beta2_power
+        self._corrections = 1 - step.progress.beta1_power, 1 - step.progress.beta2_power
         self.smallest = layout.smallest
         self.taken = np.empty((4, layout.sampled), np.float32)
         self.blocks: list[tuple[int, int, tuple[float, ...]]] = []

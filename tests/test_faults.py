@@ -252,8 +252,11 @@ class RaisingLedger(ao.Ledger):
 
     k = -1
 
-    def at(self, step: int | None = None, chunk: int | None = None) -> Any:
-        record = super().at(step, chunk)
+    def attach(self, device: Any) -> None:
+        """Take any clock: the twin has another device."""
+
+    def at(self, *place: Any, **names: Any) -> Any:
+        record = super().at(*place, **names)
 
         def raising(*entry: Any) -> None:
             self.k -= 1
@@ -281,6 +284,42 @@ def test_a_ledger_that_raises_at_any_entry_loses_nothing(device: str) -> None:
         )
         outcome = trial(setting, partial(Inkless, k))
         assert outcome == ("unnoticed" if k >= 30 else outcome)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_probe_that_raises_loses_nothing(late: bool) -> None:
+    class Unwilling(ao.Probe):
+        willing = True
+
+        def observe(self, step: Any) -> Any:
+            if self.willing:
+                return super().observe(step)
+            if late:
+                return Observer()
+            raise Fault("not today")
+
+    class Observer:
+        def run(self, run: Any, kernel: Any, chunk: Any, arrays: Any, spans: Any) -> None:
+            run(kernel, arrays, spans)
+            raise Fault("seen too much")
+
+    probe = Unwilling()
+    plain = SETTINGS["AdamOffload numpy plain"]
+    options = (*plain.options, ("probe", probe))
+    subject = Setting(plain.kind, plain.device, plain.shapes, options).build()
+    subject.step(0)
+    before = subject.state()
+    probe.willing = False
+    with pytest.raises(Fault):
+        subject.step(1)
+    probe.willing = True
+    if late:
+        with pytest.raises(RuntimeError, match=r"step 2 failed half-way \(Fault: seen.*'p0'"):
+            subject.step(1)
+    else:
+        assert subject.state() == before
+        subject.step(1)
+        assert subject.state() == faults.undisturbed(plain)[2]
 
 
 # -- construction, and a rate that is assigned ----------------------------------------------------

@@ -120,7 +120,7 @@ def _draw_bars(
     )
     size = min(float(STYLE["font.size"]), 0.5 * height / len(LANES))
     for row, x, bar_width in zip(rows, start_s + seconds / 2, widths, strict=True):
-        label = str(row["chunk"])
+        label = "*" if row["hop"] == "check" else str(row["chunk"])
         if bar_width > text_points(label, size) + 3:
             text = "black" if alpha < 1 else ink(color)
             ax.text(x, y, label, ha="center", va="center", fontsize=size, color=text, clip_on=True)

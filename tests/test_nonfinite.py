@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import adamoffload as ao
 from adamoffload.nonfinite import _batches
+from adamoffload.timeline import step_timeline, timeline_text
 
 from lazy_backend import LazyBackend
 
@@ -208,6 +209,15 @@ def test_the_check_is_a_hop_of_its_own_with_its_bytes(decay: float) -> None:
     assert check.start_s < check.stop_s <= min(event.stop_s for event in others)
     assert ledger.bytes("d2h") == 4 * 36
     assert device.traffic().d2h - before.d2h == bytes_ + 4 * 36
+
+
+def test_a_timeline_shows_the_check_as_a_star() -> None:
+    ledger, device = ao.Ledger(), ao.get_backend("sim")
+    run = Run(ao.AdamOffload, device, [(300,)], ledger=ledger, on_nonfinite="skip", chunk_bytes=400)
+    run.step(run.gradients(0))
+    lane = timeline_text(ledger, 1).splitlines()[1]
+    assert lane.startswith("device |*")
+    assert step_timeline(ledger, 1).chunks == 3
 
 
 def test_without_it_nothing_is_looked_at() -> None:

@@ -40,6 +40,7 @@ class _Lane(NamedTuple):
 
 _STEPS = _Lane(HOST, 100, "steps")
 _LANES: dict[Hop, _Lane] = {
+    "check": _Lane(DEVICE, 200, "compute"),
     "prepare": _Lane(DEVICE, 200, "compute"),
     "apply": _Lane(DEVICE, 200, "compute"),
     "d2h": _Lane(DEVICE, 300, "d2h"),
@@ -306,7 +307,7 @@ def _bytes_moved(events: Sequence[Event], origin_s: float) -> Iterator[_Record]:
     yield _counter("moved", 0.0, moved)
     for event in sorted(events, key=attrgetter("stop_s")):
         if event.nbytes:
-            moved[event.hop] += event.nbytes
+            moved["h2d" if event.hop == "h2d" else "d2h"] += event.nbytes  # a check comes down
             yield _counter("moved", _ns(event.stop_s, origin_s) / 1000, moved)
 
 

@@ -39,6 +39,7 @@ SHOWN = 20
 """Rows of a table that could have thousands."""
 
 _WHERE = {
+    "check": "device",
     "prepare": "device",
     "d2h": "link",
     "wait": "host",
@@ -109,6 +110,8 @@ def totals(ledger: Ledger) -> Table:
     rows = []
     for hop in HOPS:
         of_hop = table[table["hop"] == hop]
+        if hop == "check" and not len(of_hop):
+            continue  # nobody has asked for it
         rows.append(
             (
                 hop,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 import adamoffload as ao
 from adamoffload.nonfinite import _batches
+from adamoffload.summary import totals
 from adamoffload.timeline import step_timeline, timeline_text
 
 from lazy_backend import LazyBackend
@@ -211,13 +213,16 @@ def test_the_check_is_a_hop_of_its_own_with_its_bytes(decay: float) -> None:
     assert device.traffic().d2h - before.d2h == bytes_ + 4 * 36
 
 
-def test_a_timeline_shows_the_check_as_a_star() -> None:
+def test_a_timeline_a_trace_and_a_report_show_the_check(tmp_path: Path) -> None:
     ledger, device = ao.Ledger(), ao.get_backend("sim")
     run = Run(ao.AdamOffload, device, [(300,)], ledger=ledger, on_nonfinite="skip", chunk_bytes=400)
     run.step(run.gradients(0))
     lane = timeline_text(ledger, 1).splitlines()[1]
     assert lane.startswith("device |*")
     assert step_timeline(ledger, 1).chunks == 3
+    assert totals(ledger).rows[0][:4] == ("check", "device", "1", "8")
+    ao.write_trace(tmp_path / "trace.json", ledger)
+    assert '"check"' in (tmp_path / "trace.json").read_text()
 
 
 def test_without_it_nothing_is_looked_at() -> None:

@@ -27,6 +27,7 @@ from adamoffload.ledger import NO_LEDGER, Ledger
 from adamoffload.nonfinite import Open, Screen, Sieve, read_policy
 from adamoffload.parameter import Parameter
 from adamoffload.settings import read_constants, read_loss_scale
+from adamoffload.state import load, state_of
 
 __all__ = ["AbstractAdam", "Step"]
 
@@ -283,6 +284,85 @@ class AbstractAdam(ABC):
             if own is param:
                 return group.rate.source
         raise ValueError(f"{self._owner}: get_lr_parameter: {param.name!r} is not optimized here")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of everything that this optimizer needs to go on where it is now.
+
+        The parameters' values are not in it: `adamoffload.save` keeps both. Moments on a device
+        are copied to the host, counted.
+
+        Returns
+        -------
+        dict
+            ``moment1``, ``moment2``: dicts of ndarray, float32, by parameter name.
+            ``global_step``: int. ``beta1_power``, ``beta2_power``: float32.
+            ``learning_rate``: float32, the default rate as last assigned; None if it is a table or
+            a schedule.
+            ``hyperparameters``: dict, as the optimizer was constructed. Numbers and tables stand
+            there by value, schedules and other callables by name, ours also by their arguments.
+
+        Raises
+        ------
+        RuntimeError
+            If a step or a load failed half-way: there is no state to keep.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import adamoffload as ao
+        >>> device = ao.get_backend("numpy")
+        >>> w = ao.Parameter(device.asarray(np.ones(2, np.float32)), name="w")
+        >>> state = ao.AdamOffload([w]).state_dict()
+        >>> state["global_step"], state["learning_rate"], state["moment1"]
+        (0, np.float32(0.001), {'w': array([0., 0.], dtype=float32)})
+        """
+        with self._lock:
+            return state_of(self)
+
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
+        """Take over a state, of this or another optimizer with the same parameters.
+
+        Everything is checked before anything changes, and nothing of `state` is kept: arrays are
+        copied. It does not matter on which backend, in which chunks, or by which of `AdamOffload`
+        and `Adam` the state was made. The parameters' values stay as they are: where they must come
+        back too, as after a step that failed half-way, use `adamoffload.load`, which does both.
+
+        A fixed learning rate that was assigned in the run is assigned here too. It makes no
+        difference whether the optimizer was constructed with the rate that the run began with, or
+        with the one that it had last; a third one is a hyper-parameter that differs.
+
+        Parameters
+        ----------
+        state : mapping
+            From `state_dict`.
+        strict : bool
+            Refuse a state that was made with other hyper-parameters. If False, those of this
+            optimizer stay, also its learning rate, and a warning lists what differs.
+
+        Raises
+        ------
+        ValueError
+            If something is missing, unknown, of another shape, out of range or negative where it
+            cannot be, or hyper-parameters differ. Nothing has changed.
+        TypeError
+            If something is of the wrong kind or dtype; `ResidencyError` for a moment on a device.
+            Nothing has changed.
+
+        Warns
+        -----
+        UserWarning
+            If hyper-parameters differ and `strict` is False.
+
+        Notes
+        -----
+        NaN and infinities are legal moments, as results of such gradients. The beta powers must be
+        in [0, 1] and 1 at step 0 only; that they are not ``beta**global_step``, up to rounding, is
+        a difference like that of a hyper-parameter. If a copy to the device fails, what it held is
+        copied back; if that fails too, the optimizer refuses to go on, as after a step that failed
+        half-way, until a state is loaded.
+        """
+        with self._lock:
+            load(self, state, strict=flag(self._owner, "strict", strict))
 
     # -- a step -------------------------------------------------------------------------------
 

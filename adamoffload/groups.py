@@ -44,12 +44,12 @@ class Rate(Protocol):
 
 
 class FixedRate:
-    """A learning rate that stays until it is assigned anew."""
+    """A learning rate that stays until it is assigned anew: ``given`` at first, ``value`` now."""
 
-    __slots__ = ("value",)
+    __slots__ = ("given", "value")
 
     def __init__(self, value: np.float32) -> None:
-        self.value = value
+        self.given = self.value = value
 
     @property
     def source(self) -> np.float32:

@@ -40,6 +40,7 @@ from adamoffload.schedules import (
 if TYPE_CHECKING:
     from adamoffload import playground, plots, surfaces
     from adamoffload.autodiff import stop_gradient, value_and_grad
+    from adamoffload.checkpoint import CheckpointError, load, save
     from adamoffload.data import batches, load_digits
     from adamoffload.functions import gelu, layer_norm, softmax, softmax_cross_entropy
     from adamoffload.live import Live, progress
@@ -53,6 +54,7 @@ __all__ = [
     "AdamOffload",
     "Backend",
     "BackendInfo",
+    "CheckpointError",
     "CosineDecayLR",
     "DeviceMemoryError",
     "Event",
@@ -81,6 +83,7 @@ __all__ = [
     "get_backend",
     "inverse_decay_lr",
     "layer_norm",
+    "load",
     "load_digits",
     "natural_exp_decay_lr",
     "piecewise_constant_lr",
@@ -89,6 +92,7 @@ __all__ = [
     "polynomial_decay_lr",
     "progress",
     "report",
+    "save",
     "softmax",
     "softmax_cross_entropy",
     "stop_gradient",
@@ -104,6 +108,7 @@ _ON_FIRST_USE = {
     "surfaces": ["surfaces"],
     "testing": ["testing"],
     "autodiff": ["stop_gradient", "value_and_grad"],
+    "checkpoint": ["CheckpointError", "load", "save"],
     "data": ["batches", "load_digits"],
     "functions": ["gelu", "layer_norm", "softmax", "softmax_cross_entropy"],
     "page": ["report"],

@@ -229,6 +229,7 @@ def load(optimizer: AbstractAdam, state: Any, *, strict: bool) -> None:
         try:
             _send(backend, away, new, touched)
         except BaseException:
+            backend.synchronize()  # an interrupt may have left a copy on its way
             _send(backend, {key: away[key] for key in touched}, before, [])
             touched.clear()
             raise

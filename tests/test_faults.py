@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -320,6 +321,61 @@ def test_a_probe_that_raises_loses_nothing(late: bool) -> None:
         assert subject.state() == before
         subject.step(1)
         assert subject.state() == faults.undisturbed(plain)[2]
+
+
+# -- loading --------------------------------------------------------------------------------------
+
+
+def before_a_load(name: str, path: Path) -> tuple[faults.Subject, dict[str, Any]]:
+    """Return a run after three steps, with its state after one in a dict and in a file."""
+    subject = SETTINGS[name].build()
+    subject.step(0)
+    ao.save(path, subject.optimizer)
+    state = subject.optimizer.state_dict()
+    subject.step(1)
+    subject.step(2)
+    return subject, state
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # by the garbage collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("whole", [True, False], ids=["load", "load_state_dict"])
+@pytest.mark.parametrize("name", ["AdamOffload numpy plain", "Adam lazy plain"])
+def test_an_interrupt_of_a_load_leaves_the_old_or_the_new_or_a_refusal(
+    name: str, whole: bool, tmp_path: Path
+) -> None:
+    path, outcomes = tmp_path / "run", set()
+    expected = faults.undisturbed(SETTINGS[name])
+
+    def load(k: int) -> tuple[faults.Subject, int]:
+        """Load with an interrupt at a line; return how many were passed."""
+        subject, state = before_a_load(name, path)
+        trace = faults.Interrupt(k, subject=subject)
+        with suppress(KeyboardInterrupt), trace.armed():
+            if whole:
+                ao.load(path, subject.optimizer)
+            else:
+                subject.optimizer.load_state_dict(state)
+        return subject, trace.lines
+
+    _, lines = load(-1)
+    for k in (*range(0, lines - 80, 80), *range(lines - 80, lines, 2)):  # it writes at the end
+        subject, _ = load(k)
+        try:
+            subject.optimizer._integrity.check()
+        except RuntimeError:
+            outcomes.add("refused")
+            with pytest.raises(RuntimeError, match="no longer belong together"):
+                subject.step(3)
+            ao.load(path, subject.optimizer)
+            subject.step(1)
+            assert subject.state() == expected[2]
+        else:
+            steps = subject.optimizer.global_step
+            outcomes.add("new" if steps == 1 else "old")
+            if whole or steps == 3:
+                assert subject.state() == expected[steps]
+    assert {"old", "refused"} <= outcomes
 
 
 # -- construction, and a rate that is assigned ----------------------------------------------------

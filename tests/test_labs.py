@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -183,6 +184,24 @@ def test_a_function_that_misbehaves_costs_only_its_own_task(
     found = reasons(graded(tmp_path, 1, solution(1).replace(right, body)))
     assert words in found.pop("The first moment")
     assert set(found) <= {"Training"}  # which calls it
+
+
+ODD = ("[]", "'text'", "{}", "1j", "numpy.zeros((2, 0))", "(None, [1, 'x'])", "print")
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("number", NUMBERS)
+def test_whatever_a_file_defines_there_is_a_score(number: int, odd: str, tmp_path: Path) -> None:
+    (given,) = (p for p in start(number, tmp_path) if p.suffix == ".py")
+    source = ["import numpy"]
+    for node in ast.parse(given.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            source.append(f"def {node.name}(*_, **__): return {odd}")
+        elif isinstance(node, ast.Assign):
+            source.append(f"{ast.unparse(node.targets[0])} = {odd}")
+    score = graded(tmp_path, number, "\n".join(source))
+    assert score.score == 0
+    assert all(len(reason) > 10 for reason in reasons(score).values())
 
 
 def test_what_a_file_prints_is_kept_in_part(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 import shutil
@@ -189,16 +190,17 @@ def test_a_function_that_misbehaves_costs_only_its_own_task(
 ODD = ("[]", "'text'", "{}", "1j", "numpy.zeros((2, 0))", "(None, [1, 'x'])", "print")
 
 
-@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("first", [0, 4])
 @pytest.mark.parametrize("number", NUMBERS)
-def test_whatever_a_file_defines_there_is_a_score(number: int, odd: str, tmp_path: Path) -> None:
+def test_whatever_a_file_defines_there_is_a_score(number: int, first: int, tmp_path: Path) -> None:
     (given,) = (p for p in start(number, tmp_path) if p.suffix == ".py")
+    odd = itertools.cycle(ODD[first:] + ODD[:first])
     source = ["import numpy"]
     for node in ast.parse(given.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            source.append(f"def {node.name}(*_, **__): return {odd}")
+            source.append(f"def {node.name}(*_, **__): return {next(odd)}")
         elif isinstance(node, ast.Assign):
-            source.append(f"{ast.unparse(node.targets[0])} = {odd}")
+            source.append(f"{ast.unparse(node.targets[0])} = {next(odd)}")
     score = graded(tmp_path, number, "\n".join(source))
     assert score.score == 0
     assert all(len(reason) > 10 for reason in reasons(score).values())

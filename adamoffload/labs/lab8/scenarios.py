@@ -1,0 +1,347 @@
+"""What lab 8 does with a student's backends; modelled on `adamoffload.testing`.
+
+Order is tested by tickets that act when they are waited for, not by time: `Late` writes what is to
+be copied, `Gate` keeps a copy from beginning until it is opened.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+import adamoffload as ao
+from adamoffload.backend import Backend, Memory, Ticket
+from adamoffload.device_array import DeviceArray, MemoryPool
+
+__all__ = ["after", "background", "copies", "errors", "new_arrays", "owns", "pool", "trained"]
+
+_OUR_MODULES = {"student", "adamoffload.backend", "abc", "builtins"}
+
+
+class Fault(Exception):
+    """What is wrong with a backend, for the student."""
+
+
+def _device(student: ModuleType, kind: str, *options: Any) -> Any:
+    """Return a device of the student's own making."""
+    made = getattr(student, kind)
+    bases = {base.__module__ for base in made.__mro__}
+    if Backend not in made.__mro__ or bases - _OUR_MODULES:
+        raise Fault(f"{kind} should be a subclass of Backend, written by yourself")
+    device = made(*options)
+    if type(device.pool).__module__ != "student":
+        raise Fault("device.pool should be a Pool, as you have written it in task 2")
+    if any(isinstance(part, Backend) for part in vars(device).values()):
+        raise Fault(f"{kind} has a device inside that does its work")
+    return device
+
+
+def _ticket(name: str, ticket: object) -> Any:
+    if not isinstance(ticket, Ticket):
+        raise Fault(f"`{name}` returned {type(ticket).__name__}; return a Ticket")
+    return ticket
+
+
+def _faults(scenario: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a scenario return a `Fault` that it raises."""
+
+    def run(*args: Any) -> Any:
+        try:
+            return scenario(*args)
+        except Fault as fault:
+            return {"fault": str(fault)}
+        except AttributeError as error:
+            if "'NoneType' object has no attribute 'wait'" not in str(error):
+                raise
+            return {"fault": "a copy returned None; `_d2h` and `_h2d` return a Ticket"}
+
+    return run
+
+
+def pool(student: ModuleType, limit: int | None, work: Sequence[tuple[str, int]]) -> list[Any]:
+    """Reserve and release; return what came back, and the memory after each."""
+    own, seen = student.Pool(limit), []
+    for what, nbytes in work:
+        result: Any
+        try:
+            result = getattr(own, what)(nbytes)
+        except ao.DeviceMemoryError as error:
+            result = ("refused", error.requested_bytes, error.used_bytes, error.limit_bytes)
+        memory = own.memory()
+        seen.append((result, tuple(memory) if isinstance(memory, Memory) else None))
+    return seen
+
+
+class _Hostile:
+    """An object that answers no question."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("mind your own business")
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("beyond compare")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class _Impostor:
+    """An object that is no array, and says that it is on a device."""
+
+    def __init__(self, device: Any) -> None:
+        self.device = device
+
+
+@_faults
+def owns(student: ModuleType) -> dict[str, Any]:
+    """Ask a device about all kinds of objects."""
+    one, other = (_device(student, "MyBackend") for _ in range(2))
+    array, foreign = (
+        DeviceArray(np.zeros(3, np.float32), device, MemoryPool("lab", None))
+        for device in (one, other)
+    )
+    objects = {
+        "an array of the device": array,
+        "a view of an array of the device": array[1:],
+        "an array of another device of the same class": foreign,
+        "an ndarray": np.zeros(3),
+        "a number": 1.0,
+        "None": None,
+        "a list that holds an array of the device": [array],
+        "an object that is no array, but has the device as its .device": _Impostor(one),
+        "an object that raises when it is asked for an attribute": _Hostile(),
+    }
+    said: dict[str, Any] = {}
+    for what, thing in objects.items():
+        try:
+            said[what] = one.owns(thing)
+        except Exception as error:
+            if isinstance(error, NotImplementedError):
+                raise
+            said[what] = f"raised {type(error).__name__}"
+    return said
+
+
+@_faults
+def new_arrays(student: ModuleType) -> dict[str, Any]:
+    """Allocate arrays; return what they are, and what the device counts."""
+    device, float32 = _device(student, "MyBackend", 1000), np.dtype(np.float32)
+    made = {shape: device._empty(shape, float32) for shape in ((3, 4), (), (0,), (5,))}
+    for shape, x in made.items():
+        if not isinstance(x, DeviceArray) or not device.owns(x):
+            raise Fault(f"_empty({shape}, dtype) should return a DeviceArray of the device")
+        if (x.shape, x.dtype) != (shape, float32) or not x.flags.c_contiguous:
+            raise Fault(f"_empty({shape}, float32) has shape {x.shape} and dtype {x.dtype}")
+    first, last = made[3, 4], made[5,]
+    before = tuple(device.memory())
+    view = first[1]
+    addresses = [device._address(x) for x in (first, view, last)]
+    try:
+        device._empty((1000,), float32)
+    except ao.DeviceMemoryError:
+        refused = True
+    else:
+        refused = False
+    made.clear()
+    del first, last, x
+    held = device.memory().used
+    del view
+    return {
+        "before": before,
+        "addresses": addresses,
+        "refused": refused,
+        "held": held,
+        "freed": device.memory().used,
+    }
+
+
+@_faults
+def copies(student: ModuleType, host: Any) -> dict[str, Any]:
+    """Copy up and down, in several layouts."""
+    device = _device(student, "MyBackend")
+    results = {}
+    sources = {
+        "a whole array": host,
+        "every other row, backwards": host[::-2],
+        "some columns": host[:, 1:3],
+        "a transposed array": host.T,
+        "one element": np.asarray(host[1, 2]),
+        "an empty part": host[:, 6:],
+    }
+    for name, source in sources.items():
+        x = device._empty(source.shape, source.dtype)
+        _ticket("_h2d", device.h2d(source, x)).wait()
+        down = np.full(source.shape, 77, source.dtype)
+        _ticket("_d2h", device.d2h(x, down)).wait()
+        results[name] = down
+    source, zero = host.copy(), 0 * host
+    x = device.asarray(source)
+    source[...] = 99
+    view = np.full_like(host, 77)
+    device.d2h(x[::2, ::-1], view[::2, ::-1]).wait()
+    results["a view into a view"] = view
+    device.h2d(zero[0], x[1]).wait()
+    results["an array, then one row of zeros into it"] = device.asnumpy(x)
+    device.h2d(zero[:, ::3], x[:, ::3]).wait()
+    results["an array, then some columns of zeros into it"] = device.asnumpy(x)
+    return results
+
+
+class Late(Ticket):
+    """Something that is done only when it is waited for."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self._act = act
+
+    def wait(self) -> None:
+        """Do it."""
+        self._act()
+        self.done_s = time.perf_counter()
+
+    @property
+    def start_s(self) -> float:
+        """Now."""
+        return time.perf_counter()
+
+    stop_s = start_s
+
+
+class Gate(Late):
+    """Something that is not done before `open`; whoever waits on it for ever is let go."""
+
+    def __init__(self) -> None:
+        super().__init__(self._pass)
+        self._opened = threading.Event()
+        self.blocked = False
+
+    def open_soon(self) -> None:
+        """Open the gate a little later."""
+        threading.Timer(0.05, self._opened.set).start()
+
+    def _pass(self) -> None:
+        if not self._opened.wait(1.0):
+            self.blocked = True
+
+
+@_faults
+def after(student: ModuleType, kind: str, values: Any) -> dict[str, Any]:
+    """Copy what is written only when the ticket before it is waited for."""
+    device = _device(student, kind)
+    x, host = device.asarray(0 * values), 0 * values
+    written = Late(lambda: np.copyto(host, values))
+    up = _ticket("_h2d", device.h2d(host, x, after=(written,)))
+    up.wait()
+    there = device.asnumpy(x)
+    other = 0 * values
+    doubled = Late(lambda: np.add(x, x, out=x))
+    down = _ticket("_d2h", device.d2h(x, other, after=(up, doubled)))
+    down.wait()
+    times = [up.start_s, up.stop_s, down.start_s, down.stop_s, device.now()]
+    times = [getattr(written, "done_s", times[0]), *times]
+    return {"up": there, "down": other, "times": times}
+
+
+@_faults
+def background(student: ModuleType, values: Any) -> dict[str, Any]:
+    """Issue copies behind a gate, and see who waits at it."""
+    device = _device(student, "Background")
+    x, y, host = device.asarray(values), device.asarray(0 * values), 0 * values
+    result: dict[str, Any] = {}
+    copies: dict[str, tuple[Callable[[Gate], Any], Callable[[], Any]]] = {
+        "_d2h": (lambda gate: device.d2h(x, host, after=(gate,)), host.copy),
+        "_h2d": (lambda gate: device.h2d(values, y, after=(gate,)), lambda: device.asnumpy(y)),
+    }
+    for name, (issue, read) in copies.items():
+        gate = Gate()
+        ticket = _ticket(name, issue(gate))
+        result[name] = {"blocked": gate.blocked, "early": bool(name == "_d2h" and host.any())}
+        gate.open_soon()
+        ticket.wait()
+        result[name]["values"] = read()
+    gate, host = Gate(), 0 * values
+    device.d2h(x, host, after=(gate,))
+    gate.open_soon()
+    device.synchronize()
+    result["synchronized"] = host.copy()
+    gate = Gate()
+    ticket = device.d2h(x, host, after=(gate,))
+    gate.open_soon()
+    result["start"] = ticket.start_s <= ticket.stop_s <= device.now()
+    return result
+
+
+class _Broken(Exception):
+    """What goes wrong in a scenario."""
+
+
+@_faults
+def errors(student: ModuleType, values: Any) -> dict[str, Any]:
+    """Let the work before a copy fail, and copy again afterwards."""
+    device = _device(student, "Background")
+    x, host = device.asarray(values), 0 * values
+
+    def fail() -> None:
+        raise _Broken("what the copy had to wait for has failed")
+
+    said = {}
+    try:
+        issued = device.d2h(x, host, after=(Late(fail),))
+    except _Broken:
+        raise Fault(
+            "`_d2h` raised what a ticket in after raised; let the ticket that it returns do that"
+        ) from None
+    questions: dict[str, Callable[[], Any]] = {
+        "wait()": lambda: issued.wait(),
+        "stop_s": lambda: issued.stop_s,
+    }
+    for name, ask in questions.items():
+        try:
+            ask()
+        except _Broken:
+            said[name] = True
+        else:
+            said[name] = False
+    said["copied"] = bool(host.any())
+    try:
+        device.synchronize()
+    except _Broken:
+        said["synchronize"] = False
+    else:
+        said["synchronize"] = True
+    device.d2h(x, host).wait()
+    return {"said": said, "values": host}
+
+
+@_faults
+def trained(student: ModuleType, kind: str) -> dict[str, Any]:
+    """Train on a student's device."""
+    return train(_device(student, kind, 1 << 16))
+
+
+def train(device: Backend) -> dict[str, Any]:
+    """Take ten steps; return parameters and moments, traffic and events, and the bytes left over.
+
+    The gradients take products and differences only, which are exactly rounded everywhere.
+    """
+    rng, ledger = np.random.default_rng(8), ao.Ledger()
+
+    def numbers(*shape: int) -> Any:
+        return device.asarray(np.asarray(rng.normal(size=shape), np.float32))
+
+    shapes: tuple[tuple[int, ...], ...] = ((500,), (), (17, 5))
+    parameters = [ao.Parameter(numbers(*shape), f"w{i}") for i, shape in enumerate(shapes)]
+    goals = [numbers(*shape) for shape in shapes]
+    optimizer = ao.AdamOffload(
+        parameters, 0.05, weight_decay=0.01, ledger=ledger, chunk_bytes=1024, engine="numpy"
+    )
+    for _ in range(10):
+        optimizer([w.data - goal for w, goal in zip(parameters, goals, strict=True)])
+    state = {p.name: device.asnumpy(p.data) for p in parameters}
+    state |= {f"moment1[{p.name}]": optimizer.moment1[p.name] for p in parameters}
+    state |= {f"moment2[{p.name}]": optimizer.moment2[p.name] for p in parameters}
+    events = [(e.hop, e.step, e.chunk, e.elements, e.nbytes) for e in ledger.events]
+    return {"state": state, "traffic": tuple(device.traffic()), "events": events}

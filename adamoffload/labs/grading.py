@@ -15,7 +15,18 @@ import numpy as np
 
 from adamoffload.labs.student import Cheating, Mistake, Student
 
-__all__ = ["NUMBERS", "Lab", "Result", "Score", "Task", "check", "close_to", "lab", "start"]
+__all__ = [
+    "NUMBERS",
+    "Lab",
+    "Result",
+    "Score",
+    "Task",
+    "check",
+    "close_to",
+    "graded",
+    "lab",
+    "start",
+]
 
 NUMBERS = (1, 2, 3, 4, 5, 6, 7, 8)
 """The labs there are."""
@@ -211,13 +222,27 @@ def check(number: int, path: Path) -> Score:
     with Student(path, found.limit_s, scenarios) as student:
         try:
             _refuse_imports(source, found.forbidden)
-            results = [_graded(task, student) for task in found.tasks]
+            results = [graded(task, student) for task in found.tasks]
         except Cheating as cheating:
             results = [Result(task.name, 0, task.points, str(cheating)) for task in found.tasks]
     return Score(number, found.title, tuple(results), student.output)
 
 
-def _graded(task: Task, student: Student) -> Result:
+def graded(task: Task, student: Student) -> Result:
+    """Grade one task: whatever comes of it is a result.
+
+    Parameters
+    ----------
+    task : Task
+        Which one.
+    student : Student
+        Whose work.
+
+    Raises
+    ------
+    Cheating
+        If the code reads the grader.
+    """
     try:
         task.check(student)
     except Mistake as mistake:

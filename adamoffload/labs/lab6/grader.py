@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from adamoffload.labs.predictions import Answer, predicted
+from adamoffload.labs.answers import number
 from adamoffload.labs.grading import Lab, Task, close_to
+from adamoffload.labs.predictions import Answer, predicted
 from adamoffload.labs.student import Mistake, Student
 
 __all__ = ["LAB"]
@@ -57,9 +58,8 @@ _SCHEDULES: dict[str, Callable[..., float]] = {
 def _warmup_cosine(student: Student) -> None:
     numbers = (4, 20, 0.5, 0.1)
     for step in (0, 1, 3, 4, 5, 12, 19, 20, 21, 30):
-        found = student.call("warmup_cosine", step, *numbers)
-        if not isinstance(found, float | int | np.floating):
-            raise Mistake(f"`warmup_cosine` returned {type(found).__name__}; expected a float")
+        what = f"`warmup_cosine` at step {step}"
+        found = number(what, student.call("warmup_cosine", step, *numbers))
         right = _cosine(step, *numbers)
         if math.isclose(found, right, rel_tol=1e-6, abs_tol=1e-9):
             continue
@@ -95,8 +95,8 @@ def _rate_at(student: Student) -> None:
         found = student.call("rate_at", rate, step)
         known = {"the step counts from 0": np.float32(table[step - 1])} if rate is table else {}
         _is_float32(what, found, right, known)
-    rates = student.scenario("rate_of_schedule", (0, 1, 7))
-    for step, found in zip((0, 1, 7), rates, strict=True):
+    for step in (0, 1, 7):
+        found = student.scenario("rate_of_schedule", step)
         what = f"`rate_at(lambda step: 0.5 / (step + 1), {step})`"
         _is_float32(what, found, 0.5 / (step + 1), {})
     for step in (3, 10):
@@ -258,8 +258,10 @@ def _which_decay(student: Student) -> None:
     )
     for kind, lr, decay in cases:
         found = student.scenario("which", kind, lr, decay)
-        if found not in ("L2", "decoupled"):
-            raise Mistake(f'it returned {found!r}; expected "L2" or "decoupled"')
+        if not isinstance(found, str) or found not in ("L2", "decoupled"):
+            kind = type(found).__name__
+            told = f'"{found[:20]}"' if isinstance(found, str) else f"an object of type {kind}"
+            raise Mistake(f'it returned {told}; expected "L2" or "decoupled"')
         if found != kind:
             raise Mistake(
                 f"an Adam with {kind} decay (learning rate {lr:g}, decay {decay:g}) was taken for "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -13,9 +13,9 @@ import adamoffload as ao
 __all__ = ["groups", "rate_of_schedule", "which"]
 
 
-def rate_of_schedule(student: ModuleType, steps: Sequence[int]) -> list[Any]:
-    """Ask for the rates of a schedule that is a function."""
-    return [student.rate_at(lambda step: 0.5 / (step + 1), step) for step in steps]
+def rate_of_schedule(student: ModuleType, step: int) -> Any:
+    """Ask for the rate of a schedule that is a function."""
+    return student.rate_at(lambda step: 0.5 / (step + 1), step)
 
 
 def groups(student: ModuleType, shapes: dict[str, Any], lr: float, decay: float) -> dict[str, Any]:

@@ -6,19 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from adamoffload.labs.predictions import Answer, predicted
 from adamoffload.labs.grading import Lab, Task, close_to
 from adamoffload.labs.lab8.scenarios import train
+from adamoffload.labs.predictions import Answer, predicted
 from adamoffload.labs.student import Mistake, Student
 from adamoffload.registry import get_backend
 
 __all__ = ["LAB"]
 
 
-def _asked(student: Student, name: str, *args: Any) -> Any:
+def _asked(student: Student, name: str, *args: Any) -> dict[str, Any]:
     found = student.scenario(name, *args)
-    if isinstance(found, dict) and "fault" in found:
-        raise Mistake(found["fault"])
+    if not isinstance(found, dict):
+        raise Mistake("what your code did to the device left no result")
+    if "fault" in found:
+        raise Mistake(str(found["fault"]))
     return found
 
 
@@ -69,8 +71,9 @@ def _pool(student: Student) -> None:
     for limit in (100, None):
         used = peak = begin = 0
         done = ""
-        for (what, nbytes), (result, memory) in zip(
-            work, student.scenario("pool", limit, work), strict=True
+        seen = _asked(student, "pool", limit, work)
+        for (what, nbytes), result, memory in zip(
+            work, seen["results"], seen["memories"], strict=True
         ):
             done += f"{', ' if done else ''}{what}({nbytes})"
             where = f"Pool({limit}) after {done}:"

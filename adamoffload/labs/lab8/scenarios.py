@@ -63,9 +63,9 @@ def _faults(scenario: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def pool(student: ModuleType, limit: int | None, work: Sequence[tuple[str, int]]) -> list[Any]:
+def pool(student: ModuleType, limit: int | None, work: Sequence[tuple[str, int]]) -> dict[str, Any]:
     """Reserve and release; return what came back, and the memory after each."""
-    own, seen = student.Pool(limit), []
+    own, results, memories = student.Pool(limit), [], []
     for what, nbytes in work:
         result: Any
         try:
@@ -73,8 +73,9 @@ def pool(student: ModuleType, limit: int | None, work: Sequence[tuple[str, int]]
         except ao.DeviceMemoryError as error:
             result = ("refused", error.requested_bytes, error.used_bytes, error.limit_bytes)
         memory = own.memory()
-        seen.append((result, tuple(memory) if isinstance(memory, Memory) else None))
-    return seen
+        results.append(result)
+        memories.append(tuple(memory) if isinstance(memory, Memory) else None)
+    return {"results": results, "memories": memories}
 
 
 class _Hostile:

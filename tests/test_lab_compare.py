@@ -15,6 +15,7 @@ import pytest
 
 from adamoffload.labs.answers import equal, near, number, prediction, predictions
 from adamoffload.labs.grading import NUMBERS, graded, lab
+from adamoffload.labs.predictions import Answer, predicted
 from adamoffload.labs.student import Mistake
 
 LABS = Path(__file__).parent / "labs"
@@ -178,3 +179,32 @@ def test_a_gap_is_not_done_yet_and_a_lost_key_is_missed() -> None:
         predictions(gaps, "LESS", ("a", "b"))
     with pytest.raises(Mistake, match="LIST should stay a dict"):
         predictions(gaps, "LIST", ("a",))
+
+
+def test_a_predicted_number_is_right_or_has_a_hint() -> None:
+    answers = (
+        Answer("the first", 0, "nothing moves"),
+        Answer("the second", 20, "think again", {10: "that is half of it"}),
+    )
+
+    def judged(found: Any) -> str:
+        class Guess:
+            def value(self, name: str) -> Any:
+                return found
+
+        guess: Any = Guess()
+        try:
+            predicted(guess, "X", answers)
+        except Mistake as mistake:
+            return str(mistake)
+        return "right"
+
+    assert judged([0, 20]) == judged((0.0, np.float64(20.001))) == "right"
+    assert judged(np.array([0, 20])) == "right"
+    assert judged(None) == "not done yet: X is None"
+    assert judged([0, None]) == "not done yet: in X, the second is None"
+    assert judged([0, 10]) == "in X, the second is not 10: that is half of it"
+    assert judged([0, 11]) == "in X, the second is not 11: think again"
+    assert judged([1e-9, 20]) == "in X, the first is not 1e-09: nothing moves"
+    assert judged([0]) == judged(7) == "X should be a list of 2 numbers"
+    assert judged(["0", 20]) == "in X, the first is of type str; expected a number"

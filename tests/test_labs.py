@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from adamoffload.cli import main
-from adamoffload.labs.grading import NUMBERS, Score, check, lab, start
+from adamoffload.labs.grading import NUMBERS, Score, Task, check, lab, start
+from adamoffload.labs.grading import graded as grade
 from adamoffload.labs.sandbox import Sandbox
 from adamoffload.labs.student import Student
 from adamoffload.labs.wire import Unsendable, decode, encode
@@ -237,6 +238,30 @@ def test_importing_what_solves_the_lab_is_worth_nothing(tmp_path: Path) -> None:
     score = graded(tmp_path, 1, "from adamoffload.adam import adam\n" + solution(1))
     assert score.score == 0
     assert "line 1 imports adamoffload.adam" in score.results[0].reason
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from adamoffload.device_array import DeviceArray, MemoryPool",
+        "from adamoffload import get_backend",
+        "import adamoffload_numpy as anything",
+    ],
+)
+def test_a_name_that_solves_the_lab_may_not_be_imported(line: str, tmp_path: Path) -> None:
+    score = graded(tmp_path, 8, f"{solution(8)}\n{line}\n")
+    assert score.score == 0
+    assert "which solves the lab" in score.results[0].reason
+
+
+def test_a_result_that_a_grader_cannot_make_sense_of_is_no_points() -> None:
+    def fail(_: Student) -> None:
+        raise KeyError("surprise")
+
+    anybody: Any = None
+    result = grade(Task("x", 2, fail), anybody)
+    assert (result.score, result.points) == (0, 2)
+    assert "nothing that can be graded (KeyError: 'surprise')" in result.reason
 
 
 # -- the command line -----------------------------------------------------------------------------

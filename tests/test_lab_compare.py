@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adamoffload.labs.answers import equal, near, number, prediction, predictions
+from adamoffload.labs.compare import equal, near, number, prediction, predictions
 from adamoffload.labs.grading import NUMBERS, graded, lab
 from adamoffload.labs.predictions import Answer, predicted
 from adamoffload.labs.student import Mistake

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from adamoffload.labs.answers import number, prediction
+from adamoffload.labs.compare import number, prediction
 from adamoffload.labs.student import Mistake, Student
 
 __all__ = ["Answer", "predicted"]

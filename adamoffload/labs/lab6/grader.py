@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from adamoffload.labs.answers import number
+from adamoffload.labs.compare import number
 from adamoffload.labs.grading import Lab, Task, close_to
 from adamoffload.labs.predictions import Answer, predicted
 from adamoffload.labs.student import Mistake, Student

@@ -24,11 +24,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import adamoffload as ao
-import checkpoints
 from adamoffload import archive, files
 from adamoffload.archive import BLOCK
 from adamoffload.layout import member_name
 
+import checkpoints
 from lazy_backend import LazyBackend
 
 DEVICES = {"numpy": lambda: ao.get_backend("numpy"), "sim": lambda: ao.get_backend("sim")}

@@ -1,0 +1,303 @@
+r"""
+Training what does not fit
+==========================
+
+A network for handwritten digits, and a device that is too small for Adam. We compute beforehand at
+which allocation training must fail, to the byte; let it fail there; and then train on the very same
+device, with the moments on the host.
+
+You need :ref:`sphx_glr_tutorials_03_first_offloaded_step.py`. At the end you can tell from a
+model's size which optimizer fits where, find the largest batch for a device, and know what is left
+to do when even parameters and gradients are too much.
+"""
+
+# %%
+# The network and the device
+# --------------------------
+# Two hidden layers of 512 units, and a device with 4 MiB. A device in host memory is as strict as
+# any: it counts each byte, and refuses what does not fit.
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import adamoffload as ao
+from adamoffload.data import batches, load_digits
+
+plt.rcParams.update(ao.plots.STYLE)
+
+LIMIT = 4 << 20
+SHAPES = {
+    "layer1.weight": (64, 512),
+    "layer1.bias": (512,),
+    "layer2.weight": (512, 512),
+    "layer2.bias": (512,),
+    "layer3.weight": (512, 10),
+    "layer3.bias": (10,),
+}
+digits = load_digits()
+n = sum(int(np.prod(shape)) for shape in SHAPES.values())
+print(f"{n:,} parameters; the device has {LIMIT:,} bytes")
+
+
+def network(device):
+    """Return the parameters on a device, always the same ones."""
+    rng = np.random.default_rng(0)
+    parameters = []
+    for name, shape in SHAPES.items():
+        scale = np.sqrt(2 / shape[0]) if name.endswith("weight") else 0.0
+        values = (scale * rng.standard_normal(shape)).astype(np.float32)
+        parameters.append(ao.Parameter(device.asarray(values), name))
+    return parameters
+
+
+def logits(parameters, x):
+    w1, b1, w2, b2, w3, b3 = parameters
+    return np.maximum(np.maximum(x @ w1 + b1, 0) @ w2 + b2, 0) @ w3 + b3
+
+
+def gradients_of(parameters, trained=None):
+    """Return a function for the loss and the gradients of all parameters, or some."""
+
+    def loss(x, y):
+        return ao.softmax_cross_entropy(logits(parameters, x), y)
+
+    return ao.value_and_grad(loss, tuple(trained or parameters))
+
+
+def on_device(device, indices):
+    """Copy a batch to the device."""
+    images, labels = digits.train_images[indices], digits.train_labels[indices]
+    return device.asarray(images), device.asarray(labels)
+
+
+# %%
+# Adam on the device
+# ------------------
+# **Predict.** Parameters and gradients are 8 bytes for each of the 301,066 parameters, and Adam's
+# moments are as much again. Does all of it fit? If not, which array is the first that does not?
+#
+# The batch is there, too: 64 images of 64 float32, 64 labels of 8 bytes, and the loss. The
+# optimizer allocates both moments of a parameter, then those of the next one. So we add up:
+
+moments = [
+    (f"{moment} of {name}", 4 * int(np.prod(shape)))
+    for name, shape in SHAPES.items()
+    for moment in ("moment1", "moment2")
+]
+used = 8 * n + 64 * 64 * 4 + 64 * 8 + 4
+for what, nbytes in moments:
+    if used + nbytes > LIMIT:
+        break
+    used += nbytes
+    print(f"{what:<24} {nbytes:>9,} bytes, then {used:>9,} in use")
+print(f"{what:<24} {nbytes:>9,} bytes: too much")
+
+# %%
+# So it should be the second moment of the middle layer. Now we let it happen.
+
+device = ao.get_backend("numpy", memory_bytes=LIMIT)
+parameters = network(device)
+batch = on_device(device, np.arange(64))
+loss, gradients = gradients_of(parameters)(*batch)
+try:
+    ao.Adam(parameters)
+except ao.DeviceMemoryError as error:
+    print(f"failed: {error.__notes__[0]}, {error.requested_bytes:,} bytes", end=" ")
+    print(f"with {error.used_bytes:,} in use")
+    print("as predicted:", (error.requested_bytes, error.used_bytes) == (nbytes, used))
+
+# %%
+# To the byte. Nothing was estimated: what parameters, gradients and moments need follows from their
+# shapes.
+#
+# Adam on the host
+# ----------------
+# The same device once more, with `adamoffload.AdamOffload` in the place of `adamoffload.Adam`. It
+# needs a ring of staging slots on the device: three chunks, however large the model. As the device
+# is small, we choose small chunks.
+
+LR, BATCH, EPOCHS = 1e-3, 64, 3
+device = ao.get_backend("numpy", memory_bytes=LIMIT)
+parameters = network(device)
+ledger = ao.Ledger()
+optimizer = ao.AdamOffload(parameters, LR, ledger=ledger, chunk_bytes=128 << 10)
+
+
+def train(device, parameters, optimizer, loss_and_gradients):
+    """Train; return the losses of the batches and the test accuracy after each epoch."""
+    rng = np.random.default_rng(0)
+    losses, accuracies = [], []
+    for _ in range(EPOCHS):
+        for indices in batches(len(digits.train_labels), BATCH, rng):
+            loss, gradients = loss_and_gradients(*on_device(device, indices))
+            optimizer(gradients)
+            del gradients  # the next pass needs their memory
+            losses.append(float(loss))
+        weights = [device.asnumpy(p.data) for p in parameters]
+        answers = np.argmax(logits(weights, digits.test_images), axis=1)  # on the host
+        accuracies.append(np.mean(answers == digits.test_labels))
+    return losses, accuracies
+
+
+losses, accuracies = train(device, parameters, optimizer, gradients_of(parameters))
+print("test accuracy after each epoch:", ", ".join(f"{a:.1%}" for a in accuracies))
+print(f"peak on the device: {device.memory().peak:,} of {LIMIT:,} bytes")
+
+# %%
+
+figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
+axes[0].plot(np.arange(1, len(losses) + 1), losses, color=ao.plots.LINES[0])
+axes[0].set(title="Loss", xlabel="step", ylabel="cross-entropy (nats)", yscale="log")
+axes[1].plot(np.arange(1, EPOCHS + 1), accuracies, color=ao.plots.LINES[0], marker="o")
+axes[1].set(
+    title="Test accuracy", xlabel="epoch", ylabel="share right", xticks=range(1, EPOCHS + 1)
+)
+plt.show()
+
+# %%
+# Is it the same training?
+# ------------------------
+# **Predict.** A device without a limit has room for Adam. After the same epochs there, how many of
+# the parameters differ from ours, and by how much?
+
+large = ao.get_backend("numpy")
+on_large = network(large)
+resident = ao.Adam(on_large, LR)
+train(large, on_large, resident, gradients_of(on_large))
+equal = [
+    np.array_equal(large.asnumpy(p.data), device.asnumpy(q.data))
+    for p, q in zip(on_large, parameters, strict=True)
+]
+print(f"{equal.count(True)} of {len(equal)} arrays are equal, bit by bit")
+
+# %%
+# None differs. Offload is no approximation: the same numbers are computed, elsewhere.
+#
+# Where the bytes are
+# -------------------
+# Each optimizer knows where its bytes are. The line is the limit of our device.
+
+figure, ax = plt.subplots(figsize=(9, 5), layout="constrained")
+offloaded = optimizer.memory()
+ao.plots.memory({"Adam": resident.memory(), "AdamOffload": offloaded}, LIMIT, ax=ax)
+plt.show()
+
+moved = ledger.bytes("d2h")
+print(f"the price: {moved:,} bytes down, {ledger.bytes('h2d'):,} up;")
+print(f"each way {moved / len(losses) / n:g} bytes a parameter in each of {len(losses)} steps")
+
+# %%
+# The host keeps what the device is spared, and a ring of its own. What crosses the link is the
+# price in time; that is a matter of :doc:`the link </concepts/link>` and of :doc:`overlap
+# </concepts/overlap>`.
+#
+# The ledger also writes down where the bytes are at the beginning and the end of each step.
+
+figure, ax = plt.subplots(figsize=(10, 4.6), layout="constrained")
+ao.plots.memory_over_time(ledger, ax=ax)
+plt.show()
+
+# %%
+# A flat line is what you want to see: nothing piles up.
+#
+# Activations
+# -----------
+# There is room below the limit. Yet the peak, printed further up, was higher than this line: in the
+# backward pass, between two steps, the activations come and go. They depend on the batch, and not
+# on the optimizer: offload does nothing about them, but leaves them more room.
+#
+# **Predict.** Once the batch is large, the peak grows with it in a straight line. From the peaks at
+# 128 and at 192 images, which is the largest batch that fits?
+
+
+def peak(batch, limit=None):
+    """Return the most bytes in use on a device during a step with such a batch."""
+    device = ao.get_backend("numpy", memory_bytes=limit)
+    parameters = network(device)
+    optimizer = ao.AdamOffload(parameters, LR, chunk_bytes=128 << 10)
+    _, gradients = gradients_of(parameters)(*on_device(device, np.arange(batch)))
+    optimizer(gradients)
+    return device.memory().peak
+
+
+at_128, at_192 = peak(128), peak(192)
+an_image = (at_192 - at_128) // 64
+predicted = 192 + (LIMIT - at_192) // an_image
+print(f"an image more takes {an_image:,} bytes; predicted largest batch: {predicted}")
+for batch in (predicted, predicted + 1):
+    try:
+        print(f"batch of {batch}: fits, {LIMIT - peak(batch, LIMIT):,} bytes left")
+    except ao.DeviceMemoryError as error:
+        print(f"batch of {batch}: an array of {error.requested_bytes:,} bytes is refused")
+
+# %%
+
+sizes = np.array([1, 32, 64, 128, 256])
+peaks = np.array([peak(size) for size in sizes])
+figure, ax = plt.subplots(figsize=(9, 4.6), layout="constrained")
+ax.plot(sizes, peaks / 1e6, "o-", color=ao.plots.LINES[0], label="Adam on the host, measured")
+shift = resident.memory().device - offloaded.device
+ax.plot(
+    sizes, (peaks + shift) / 1e6, "--", color=ao.plots.LINES[3], label="on the device, at least"
+)
+ax.axhline(LIMIT / 1e6, color=ao.plots.COLORS["limit"], linestyle=":", label="limit")
+ax.set(title="Peak of a step", xlabel="images in the batch", ylabel="device memory (MB)")
+ax.legend()
+plt.show()
+
+# %%
+# With Adam on the device, not even a batch of one would fit. (The dashed line is the solid one,
+# moved up by the moments and down by the ring. The arithmetic needs some room, too.)
+#
+# If the batch you want does not fit: sum up the gradients of several small ones, which takes 4 more
+# bytes a parameter for the sum; or compute activations again in the backward pass instead of
+# keeping them (`Chen et al., 2016 <https://arxiv.org/abs/1604.06174>`_).
+#
+# When even that is too much
+# --------------------------
+# Here is a device with 2 MiB: less than the 8 bytes a parameter that are left with offload.
+
+device = ao.get_backend("numpy", memory_bytes=2 << 20)
+parameters = network(device)
+try:
+    gradients_of(parameters)(*on_device(device, np.arange(BATCH)))
+except ao.DeviceMemoryError as error:
+    print(f"8 bytes a parameter: {8 * n:,}; the device: {2 << 20:,}")
+    print(f"failed: {error.requested_bytes:,} bytes with {error.used_bytes:,} in use")
+
+# %%
+# Now the optimizer has nothing left to give. There are other ways, which can be combined:
+#
+# - *smaller numbers*: 2 bytes for a parameter and a gradient on the device, in mixed precision
+#   (`Micikevicius et al., 2017 <https://arxiv.org/abs/1710.03740>`_);
+# - *more devices*: each keeps a part of the parameters and gradients (`Rajbhandari et al., 2019
+#   <https://arxiv.org/abs/1910.02054>`_);
+# - *parameters on the host, too*: they visit the device layer by layer (`Rajbhandari et al., 2021
+#   <https://arxiv.org/abs/2104.07857>`_);
+# - *fewer trained parameters*: what is frozen needs no gradient and no moments. Small matrices that
+#   are added to large frozen ones are the best known case (`Hu et al., 2021
+#   <https://arxiv.org/abs/2106.09685>`_).
+#
+# The last one needs nothing new, so we try it: the large middle layer stays as it was drawn by lot.
+#
+# **Predict.** The middle layer has 87 of 100 parameters. How many bytes are parameters and
+# gradients now? And how good can a network be whose middle was never trained?
+
+trained = [p for p in parameters if not p.name.startswith("layer2")]
+few = sum(p.size for p in trained)
+optimizer = ao.AdamOffload(trained, LR, chunk_bytes=32 << 10)
+_, partly = train(device, parameters, optimizer, gradients_of(parameters, trained))
+print(f"trained: {few:,} of {n:,} parameters; with gradients {4 * n + 4 * few:,} bytes")
+print(f"peak: {device.memory().peak:,} of {2 << 20:,} bytes")
+print(f"test accuracy: {partly[-1]:.1%}, and with all of them trained {accuracies[-1]:.1%}")
+
+# %%
+# A layer drawn by lot costs some right answers, and the network still gets most of them. It also
+# sends less over the link: only gradients that exist have to go down.
+#
+# Try it
+# ------
+# - Leave out ``del gradients``. In which step does the training fail, and why?
+# - Sum up the gradients of two batches of 32 before each step. Does it fit in 4 MiB? And with 64?
+# - Leave out ``chunk_bytes``. How large is the ring then? Compare it with the size of the model.
+# - Freeze the first layer instead of the second. How much memory does that save?

@@ -200,10 +200,8 @@ print("all 60 steps equal, bit by bit:", np.array_equal(np.array(path), adam(60)
 # ------
 # - Multiply the loss by 1000. Which of the curves change? Why hardly Adam's?
 # - Set :math:`\beta_1 = 0`. What happens to the overshoot, and what would it cost where gradients
-#   are
-#   noisy?
+#   are noisy?
 # - Make ``eps`` as large as 1. What becomes of the two equal curves, and which method does Adam
-#   turn
-#   into when ``eps`` is much larger than :math:`\sqrt{v}`?
+#   turn into when ``eps`` is much larger than :math:`\sqrt{v}`?
 # - The rule in the library stands in one place, :mod:`adamoffload.adam`. Compare it with
 #   ``adam_step``, line by line.

@@ -126,5 +126,4 @@ for batch in (100, 1000):
 # - How many bytes would plain gradient descent need? And gradient descent with momentum?
 # - The numbers of the ring: halve ``chunk_bytes`` and see what the device says.
 # - ``adamoffload demo`` predicts at which allocation, to the byte, a network stops fitting. Read
-#   its
-#   table, and change ``--memory`` until it fits.
+#   its table, and change ``--memory`` until it fits.

@@ -65,10 +65,9 @@ print("parameter:            ", device.asnumpy(by_hand))
 # - *The new parameters.* Then the host needs the old ones: a copy of its own, 4 more bytes a
 #   parameter, which must never differ from the device's.
 # - *The moments*, so that the device can do the arithmetic. Then they go up and down in each step,
-#   16
-#   bytes a parameter instead of 8.
-# - *The update.* 4 bytes down, 4 bytes up; the host knows nothing of the parameters, and the device
-#   nothing of the moments.
+#   16 bytes a parameter instead of 8.
+# - *The update.* 4 bytes down, 4 bytes up; the host knows nothing of the parameters, and the
+#   device nothing of the moments.
 #
 # The reference implementation of ``AdamOffload`` takes the third way, and so do we.
 #
@@ -124,8 +123,7 @@ print("moved by", device.asnumpy(w) - before)
 # Try it
 # ------
 # - Step with gradients of which one is NaN. Which parameters are lost, and after how many steps do
-#   they
-#   recover?
+#   they recover?
 # - Print ``event.seconds`` for each hop, for three parameters and for three million. Which hops
 #   grow?
 # - Swap ``"numpy"`` for ``"sim"`` in the first line. What stays the same, and what do the times

@@ -301,8 +301,7 @@ for eps in (1e-8, 1e-3):
 # ------
 # - Take the bias correction away: a learning rate is a number, a table or a schedule, so write a
 #   schedule that is ``LR / (alpha_t / alpha)``. What does the loss do in the first steps?
-# - Set ``beta2=0.99``. How does the figure of bias correction change, and how the factor of
-#   31.6?
+# - Set ``beta2=0.99``. How does the figure of bias correction change, and how the factor of 31.6?
 # - Multiply the loss by 1e-6. Which of the curves in the last figure change?
 # - Find the learning rate with which ``update_ratio`` is 0.001 in the first step. Does the network
 #   learn faster or slower with it?

@@ -274,8 +274,8 @@ except ao.DeviceMemoryError as error:
 #   <https://arxiv.org/abs/1910.02054>`_);
 # - *parameters on the host, too*: they visit the device layer by layer (`Rajbhandari et al., 2021
 #   <https://arxiv.org/abs/2104.07857>`_);
-# - *fewer trained parameters*: what is frozen needs no gradient and no moments. Small matrices that
-#   are added to large frozen ones are the best known case (`Hu et al., 2021
+# - *fewer trained parameters*: what is frozen needs no gradient and no moments. Small matrices
+#   that are added to large frozen ones are the best known case (`Hu et al., 2021
 #   <https://arxiv.org/abs/2106.09685>`_).
 #
 # The last one needs nothing new, so we try it: the large middle layer stays as it was drawn by lot.

@@ -153,5 +153,4 @@ for factor in (-2, -1, 1, 2, 5):
 # - ``link="nvlink-c2c"``: which of the two numbers changes, and where does the best chunk go?
 # - A host three times as fast: ``host_ns_per_parameter=0.2``. Which lane is the longest then?
 # - Describe a link of your own, ``adamoffload_sim.Link(bandwidth_bytes_per_s=...,
-#   latency_s=...)``, such as
-#   a network, and predict its best chunk before you measure.
+#   latency_s=...)``, such as a network, and predict its best chunk before you measure.

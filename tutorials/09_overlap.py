@@ -122,10 +122,8 @@ draw(tiny)
 # Try it
 # ------
 # - Find the host speed at which the host and the link of ``chunked`` take equally long. What does
-#   the
-#   timeline look like then?
+#   the timeline look like then?
 # - Make ten steps, one after the other, with the same gradient. Do the ends of one step overlap
-#   with the
-#   beginning of the next?
+#   with the beginning of the next?
 # - ``ao.write_trace("trace.json", ledger)`` writes a file that https://ui.perfetto.dev opens: zoom
 #   in.

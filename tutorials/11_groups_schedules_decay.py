@@ -161,9 +161,7 @@ print("the same:", np.array_equal(device.asnumpy(unscaled.data), device.asnumpy(
 # Try it
 # ------
 # - Pass a function as ``weight_decay``: ``lambda step: 0.01 if step < 50 else 0.0``. When exactly
-#   does it
-#   change?
+#   does it change?
 # - Give the weight that has no gradient of its own a gradient of random sign and size 1. Which of
-#   the two
-#   kinds of decay still works?
+#   the two kinds of decay still works?
 # - Draw ``ao.plots.schedule(optimizer, steps=100)`` for an optimizer with groups.

@@ -126,10 +126,8 @@ print("without the lock:    ", repr(w), "is it one of them?", w in orders.values
 # Try it
 # ------
 # - Let both threads use a plain number as learning rate, without the lock, and make a thousand
-#   steps
-#   each. How many are counted? Does it change from run to run?
+#   steps each. How many are counted? Does it change from run to run?
 # - Where could a step be held up, other than in a schedule? Look at
 #   :meth:`adamoffload.AdamOffload.__call__`.
 # - A gradient is computed from weights that another thread is just changing. Does the lock help
-#   against
-#   that?
+#   against that?

@@ -165,7 +165,6 @@ print(device.asnumpy(x))
 # Try it
 # ------
 # - Register the class as an entry point in the group ``adamoffload.backends``, as
-#   ``backends/README.md``
-#   shows, and ``ao.get_backend("slow")`` finds it.
+#   ``backends/README.md`` shows, and ``ao.get_backend("slow")`` finds it.
 # - Let the copies run in a thread. What must ``synchronize`` do then, and what the tickets?
 # - Give the device a latency of 10 microseconds a copy. How does the best chunk size change?

@@ -111,7 +111,6 @@ print(f"asked in {asked * 1e3:.2f} ms of real time")
 # Try it
 # ------
 # - Without a GPU: choose another link (``"pcie3x16"``, ``"nvlink-c2c"``) or a host three times as
-#   fast.
-#   Which lane is the longest then?
+#   fast. Which lane is the longest then?
 # - With one: compare the bandwidth above with what the data sheet of your link promises.
 # - Train the model of the demo with ``adamoffload demo --backend cupy``.

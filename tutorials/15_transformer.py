@@ -208,9 +208,8 @@ print("".join(letters[i] for i in written[CONTEXT:]))
 # Try it
 # ------
 # - Double ``BATCH``. Which part of the device's memory grows, and which does not? What does
-#   offload do
-#   about activations?
+#   offload do about activations?
 # - Train for 2,000 steps. How far does the loss fall?
 # - Swap the device for ``ao.get_backend("sim", memory_bytes=10_000_000)`` and draw the timeline of
-#   a
-#   step with ``ao.plots.timeline(ledger)``. How long would the link take, and how long the model?
+#   a step with ``ao.plots.timeline(ledger)``. How long would the link take, and how long the
+#   model?

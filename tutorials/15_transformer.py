@@ -16,8 +16,11 @@ within a memory limit, and know what it moved and where its bytes were.
 # --------
 # What could be at hand on every machine that runs this page? The documentation inside the package.
 
+import os
 import re
 from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # these matrices are too small to share
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -123,6 +123,28 @@ def test_training_is_bitwise_that_of_the_numpy_backend_in_any_order(
         np.testing.assert_array_equal(a.view(np.int32), b.view(np.int32))
 
 
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(orders)
+def test_a_probe_reads_the_same_in_any_order(cuda: Cuda) -> None:
+    shapes: list[tuple[int, ...]] = [(5, 3), (), (40,)]
+
+    def watched(device: ao.Backend) -> ao.Probe:
+        probe = ao.Probe(coordinates=[("p0", 7)])
+        train(device, shapes, probe=probe, ledger=ao.Ledger(), on_nonfinite="raise")
+        return probe
+
+    expected = watched(ao.get_backend("numpy"))
+    with pytest.MonkeyPatch.context() as patch:
+        found = watched(use(cuda, patch))
+    for name in expected.names:
+        for what in ("lr_t", "update_ratio", "frozen"):
+            np.testing.assert_array_equal(found.series(what, name), expected.series(what, name))
+        np.testing.assert_array_equal(
+            found.quantiles("step_size", name), expected.quantiles("step_size", name)
+        )
+    np.testing.assert_array_equal(found.trace("p0", 7), expected.trace("p0", 7))
+
+
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(orders)
 def test_a_copy_comes_after_what_the_callers_stream_holds(cuda: Cuda) -> None:

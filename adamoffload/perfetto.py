@@ -59,6 +59,9 @@ _NAMED = 8
 _BATCH = 2048
 """Records encoded at once."""
 
+_LONGEST_S = 3e9
+"""A century: a trace counts nanoseconds in 64 bits."""
+
 _Record = dict[str, Any]
 
 
@@ -123,8 +126,11 @@ def write_trace(path: str | os.PathLike[str], ledger: Ledger) -> Path:
             "write_trace: the ledger is empty; pass it to AdamOffload(..., ledger=ledger) and "
             "take a step"
         )
-    if not all(math.isfinite(e.start_s) and math.isfinite(e.stop_s) for e in events):
-        raise ValueError("write_trace: the ledger holds a time that is NaN or infinite")
+    times = [at_s for event in events for at_s in (event.start_s, event.stop_s)]
+    if not all(map(math.isfinite, times)) or max(times) - min(times) > _LONGEST_S:
+        raise ValueError(
+            "write_trace: the ledger holds times that are NaN, infinite or a century apart"
+        )
     target = Path(path)
     with replacing(target) as file:
         if target.suffix == ".gz":
@@ -293,7 +299,7 @@ def _args(event: Event) -> _Record:
             args["parameters"].append(f"and {len(event.parts) - _NAMED:,} more")
     if event.nbytes:
         args["bytes"] = event.nbytes
-        if event.seconds > 0:
+        if event.seconds > 1e-12:  # of less, the rate may be no number
             args["GB/s"] = event.nbytes / event.seconds / 1e9
     return args
 

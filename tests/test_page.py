@@ -319,13 +319,11 @@ def test_a_path_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path)
 # -- in a browser ---------------------------------------------------------------------------------
 
 
-def test_a_browser_renders_it_without_a_word_and_asks_for_nothing(
-    whole: Path, tmp_path: Path
-) -> None:
-    seen = visit(whole, tmp_path)
+def test_a_browser_renders_it_without_a_word_and_asks_for_nothing(whole: Path) -> None:
+    seen = visit(whole)
     assert seen.console == []
     assert seen.requests == []
-    page = Page(seen.dom)
+    page = Page(seen.answer)
     assert len(page.all("svg")) == len(page.all("figure")) == 9
     assert "<script>alert(1)</script>" in page.text_of("th")
 
@@ -336,6 +334,6 @@ def test_the_browser_would_notice(tmp_path: Path) -> None:
         '<link rel="icon" href="data:,"><script>missing()</script><img src="picture.png">'
         '<link rel="stylesheet" href="https://style.invalid/a.css">'
     )
-    seen = visit(bad, tmp_path)
+    seen = visit(bad)
     assert any("missing is not defined" in text for text in seen.console)
     assert {url.rpartition("/")[2] for url in seen.requests} == {"picture.png", "a.css"}

@@ -222,7 +222,8 @@ class Backend(ABC):
     def owns(self, array: object) -> bool:
         """Return whether `array` lives in this device's memory.
 
-        Any object may be asked about, from any thread, and as soon as `Backend.__init__` returned.
+        Any object may be asked about, from any thread, and as soon as ``Backend.__init__``
+        returned.
         """
 
     @abstractmethod

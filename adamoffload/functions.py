@@ -1,7 +1,7 @@
 """Functions that models are made of, as plain ``np.*`` code.
 
 They take and return arrays of any backend, on the host or on a device, and have derivatives inside
-`adamoffload.autodiff.value_and_grad` because everything that they are composed of has.
+`adamoffload.value_and_grad` because everything that they are composed of has.
 """
 
 from __future__ import annotations

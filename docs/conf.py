@@ -4,7 +4,9 @@ import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `directives` and `gallery`
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one
+
+from links import inventory, links_of_types
 
 project = "adamoffload"
 author = "the adamoffload authors"
@@ -15,15 +17,18 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "directives",
     "gallery",
+    "links",
+    "public",
 ]
 exclude_patterns = ["_build"]
-default_role = "autolink"  # a link if it names something, else emphasis: parameters of a function
+default_role = "name"  # of `links`
 
 html_theme = "furo"
 html_title = "adamoffload"
@@ -36,6 +41,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"[\\/]\d\d_",  # all of them are run
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
+    "reference_url": {"adamoffload": None},  # names in the code link to these pages
     "download_all_examples": False,
     "show_memory": False,
     "show_signature": False,
@@ -48,11 +54,12 @@ autodoc_typehints = "none"  # the docstrings give types, with shapes and units
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
+numpydoc_xref_param_type = True
+numpydoc_xref_ignore = "all"  # but these:
+numpydoc_xref_aliases = links_of_types()
 
-# Names of other projects, whose sites the build does not ask, and words of numpydoc's type fields.
-nitpick_ignore_regex = [
-    (r"py:.*", r"(numpy|np|matplotlib|typing|collections|abc|weakref)\..*"),
-    (r"py:.*", r"(ABC|Any|NDArrayOperatorsMixin|Array|HostArray)"),
-    (r"py:class", r"(optional|callable|iterable|array.*)"),
-    (r"py:obj", r".*"),  # single backticks: also parameters of a function, which are no targets
-]
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3/", inventory("python")),
+    "numpy": ("https://numpy.org/doc/stable/", inventory("numpy")),
+    "matplotlib": ("https://matplotlib.org/stable/", inventory("matplotlib")),
+}

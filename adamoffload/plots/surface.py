@@ -55,7 +55,7 @@ def trajectory(
         Of one surface, from `adamoffload.playground.run`.
     ellipses : sequence of int
         The steps, counted from 1, at whose beginning an ellipse is drawn for each optimizer with a
-        second moment. Its semi-axes are in proportion to `Trajectory.rate`,
+        second moment. Its semi-axes are in proportion to ``Trajectory.rate``,
         :math:`\alpha_t / (\sqrt{v_t} + \epsilon)`: how far the same first moment would move each
         coordinate. A circle goes where gradient descent would; a flat ellipse holds one coordinate
         back. All are drawn in one size: only the shape counts.

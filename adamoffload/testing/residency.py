@@ -33,7 +33,7 @@ class Residency(Promises):
             assert not device.owns(theirs), f"owns() claims a {type(theirs).__name__}"
 
     def test_owns_answers_for_any_object_at_any_time(self, new_device: NewDevice) -> None:
-        """It is asked about whatever a user passes, as soon as `Backend.__init__` returned."""
+        """It is asked about whatever a user passes, as soon as ``Backend.__init__`` returned."""
         x = new_device().asarray(np.zeros(3, np.float32))
         strangers = [None, [1], {}, {1}, "x", object(), Backend, _Hostile(), np.zeros(2)]
         strangers += [x] if self.several_devices else []

@@ -23,6 +23,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "directives",
+    "figures",
     "gallery",
     "links",
     "public",
@@ -32,7 +33,10 @@ default_role = "name"  # of `links`
 
 html_theme = "furo"
 html_title = "adamoffload"
+pygments_dark_style = "github-dark"
 html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_favicon = "_static/icon.svg"
 mathjax_path = "mathjax.js"  # MathJax 3.2.2, tex-svg: the site asks for nothing from elsewhere
 
 sphinx_gallery_conf = {
@@ -43,6 +47,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "reference_url": {"adamoffload": None},  # names in the code link to these pages
     "download_all_examples": False,
+    "default_thumb_file": str(Path(__file__).parent / "_static" / "thumbnail.png"),
     "show_memory": False,
     "show_signature": False,
     "reset_modules": ("matplotlib",),

@@ -47,7 +47,7 @@ class Writer:
 
     Parameters
     ----------
-    file : binary file, unbuffered, that can seek
+    file : binary file, buffered, that can seek
         Written from its beginning.
     header : callable
         Makes the header from items; its length may not depend on their checksums.
@@ -94,8 +94,7 @@ class Writer:
     def _write(self, offset: int, data: memoryview) -> None:
         with self._lock:
             self._file.seek(offset)
-            while data:  # a raw file may write a part only
-                data = data[self._file.write(data) :]
+            self._file.write(data)
 
 
 def _reserve(file: IO[bytes], nbytes: int) -> None:

@@ -20,12 +20,7 @@ import numpy as np
 
 from adamoffload import state
 from adamoffload.abstract import AbstractAdam
-from adamoffload.archive import (
-    BLOCK,
-    CheckpointError,
-    Reader,
-    Writer,
-)
+from adamoffload.archive import BLOCK, CheckpointError, Reader, Writer
 from adamoffload.arguments import describe, flag
 from adamoffload.backend import Array, Backend, HostArray
 from adamoffload.blocks import available_cores
@@ -86,10 +81,9 @@ def save(path: str | os.PathLike[str], optimizer: AbstractAdam) -> None:
     (array([1., 1., 1.], dtype=float32), 1, array([1., 1., 1.], dtype=float32))
     """
     _check_optimizer("save", optimizer)
-    target = os.path.realpath(os.fsdecode(path))  # a link stays, and its target is replaced
     with optimizer._lock:
         optimizer._integrity.settled(optimizer._settle)
-        with replacing(target) as file:
+        with replacing(path) as file:
             write_to(file, optimizer)
 
 

@@ -14,26 +14,67 @@ __all__ = ["reading", "replacing"]
 
 
 @contextmanager
-def replacing(target: str) -> Iterator[IO[bytes]]:
-    """Give a new file that takes the place of `target` if the block ends well."""
-    with suppress(FileNotFoundError):
-        mode = os.stat(target).st_mode
-        _check_regular(mode, target)
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of `path` when the block ends without an error.
+
+    Parameters
+    ----------
+    path : str or path-like
+        What is written; a symbolic link is followed. A file that is there stays as it is until the
+        new one is on the disk, and leaves it its permissions.
+
+    Yields
+    ------
+    binary file
+        Empty, in the folder of `path`; gone if the block raises.
+
+    Raises
+    ------
+    OSError
+        If the folder is missing or cannot be written, or `path` is no regular file; it names
+        `path`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> path = Path(tempfile.mkdtemp()) / "greeting.txt"
+    >>> with replacing(path) as file:
+    ...     _ = file.write(b"hello")
+    >>> path.read_text()
+    'hello'
+    """
+    shown = os.fsdecode(path)
+    target = os.path.realpath(shown)  # a link stays
     folder = os.path.dirname(target)
     temporary = os.path.join(folder, f".adamoffload-{secrets.token_hex(8)}.tmp")
-    file = open(temporary, "x+b", buffering=0)  # noqa: SIM115  (closed before it is replaced)
+    with suppress(FileNotFoundError):
+        _check_regular(os.stat(target).st_mode, shown)
+    with _named(shown):
+        file = open(temporary, "xb")  # noqa: SIM115  (closed before it is moved)
     try:
         with file:
             with suppress(FileNotFoundError):
                 os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
             yield file
+            file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+        with _named(shown):
+            os.replace(temporary, target)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
         raise
     _sync_folder(folder)
+
+
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Let an error of the system name the file that was asked for, not the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
 
 
 def _sync_folder(folder: str) -> None:
@@ -49,7 +90,7 @@ def _sync_folder(folder: str) -> None:
 
 @contextmanager
 def reading(path: str) -> Iterator[IO[bytes]]:
-    """Give a regular file, open for reading; anything else is an OSError."""
+    """Open a regular file for reading; anything else is an OSError."""
     with open(path, "rb", buffering=0, opener=_without_waiting) as file:
         _check_regular(os.fstat(file.fileno()).st_mode, path)
         yield file

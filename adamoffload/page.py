@@ -16,7 +16,7 @@ from typing import Any
 from adamoffload import summary
 from adamoffload.abstract import AbstractAdam
 from adamoffload.arguments import describe
-from adamoffload.atomic import replacing
+from adamoffload.files import replacing
 from adamoffload.findings import findings, typical_step
 from adamoffload.ledger import NO_LEDGER, Ledger
 from adamoffload.markup import WIDE, Drawing, Section, page

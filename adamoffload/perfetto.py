@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from adamoffload.atomic import replacing
+from adamoffload.files import replacing
 from adamoffload.ledger import Event, Hop, Ledger
 
 __all__ = ["write_trace"]

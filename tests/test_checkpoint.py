@@ -372,28 +372,6 @@ def test_a_write_that_fails_at_any_place_leaves_the_old_file(
     assert (tmp_path / "x").read_bytes() != before
 
 
-def test_a_file_that_writes_less_than_it_is_given_is_written_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Slow:
-        def __init__(self, file: Any) -> None:
-            self.file = file
-
-        def write(self, data: Any) -> Any:
-            return self.file.write(data[:7])
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.file, name)
-
-    real: Any = archive.Writer.__init__
-    monkeypatch.setattr(
-        archive.Writer, "__init__", lambda self, file, *rest: real(self, Slow(file), *rest)
-    )
-    optimizer = train(build())
-    ao.save(tmp_path / "x", optimizer)
-    ao.load(tmp_path / "x", optimizer)
-
-
 def test_the_data_are_on_the_disk_before_the_name_and_the_name_before_it_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from adamoffload.atomic import replacing
+from adamoffload.files import replacing
 
 
 def test_the_file_is_there_when_the_block_ends(tmp_path: Path) -> None:
@@ -58,3 +59,17 @@ def test_an_error_about_another_file_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "out.txt"):
         (tmp_path / "input.txt").read_text()
     assert caught.value.filename == str(tmp_path / "input.txt")
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with replacing(tmp_path / "link") as file:
+        file.write(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == b"new"
+
+
+def test_what_is_written_is_whole_however_much_the_system_takes_at_once(tmp_path: Path) -> None:
+    with replacing(tmp_path / "out") as file:
+        assert isinstance(file, io.BufferedIOBase)  # a raw file may write a part, and say so

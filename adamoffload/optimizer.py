@@ -20,7 +20,7 @@ from adamoffload.arguments import positive_integer
 from adamoffload.blocks import Team, kernel_type
 from adamoffload.integrity import Loss
 from adamoffload.ledger import NO_LEDGER, Holding, Ledger
-from adamoffload.pipeline import Pipeline, Work
+from adamoffload.pipeline import Pipeline
 from adamoffload.probes import NO_PROBE, Probe
 from adamoffload.program import Program, trace
 from adamoffload.sampling import Subject
@@ -212,7 +212,7 @@ class AdamOffload(AbstractAdam):
         )
         flat = tuple(p.data.reshape(-1) for p in self.parameters)
         names = tuple(p.name for p in self.parameters)
-        self._pipeline = Pipeline(self._backend, flat, names, plan, self._ledger)
+        self._pipeline = Pipeline(self._backend, flat, names, plan, self._unscale, self._ledger)
         number = {id(group): i for i, group in enumerate(self._distinct)}
         self._probe.attach(
             Subject(
@@ -267,9 +267,7 @@ class AdamOffload(AbstractAdam):
             observer.run(self._team.run, kernel, chunk, (g, m, v), spans)
 
         self._ledger.sample_memory(step.number, self._backend, self._holdings)
-        self._pipeline.run(
-            Work(step.number, step.gradients, step.decays, self._unscale, update_chunk)
-        )
+        self._pipeline.run(step, update_chunk)
         self._ledger.sample_memory(step.number, self._backend, self._holdings)
         observer.close()
 

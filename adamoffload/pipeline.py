@@ -18,9 +18,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +28,10 @@ from adamoffload.backend import Array, Backend, Done, Ticket
 from adamoffload.integrity import Loss, lost
 from adamoffload.ledger import Ledger, Parts, Record
 
-__all__ = ["RING", "Pipeline", "Work"]
+if TYPE_CHECKING:
+    from adamoffload.abstract import Step
+
+__all__ = ["RING", "Pipeline", "Update"]
 
 RING = 3
 """Slots: one coming down, one being updated, one going up."""
@@ -48,29 +50,8 @@ class _Applied(NamedTuple):
 _NOTHING_APPLIED = _Applied(0, (), Done(0.0, 0.0))
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What one step does, decided before anything changes.
-
-    Attributes
-    ----------
-    step : int
-        The step's number, counted from 1.
-    gradients : sequence of device array, shape (size,), float32
-        Flattened, in update order.
-    decays : sequence of float32
-        What times the parameter is added to its gradient, for each parameter.
-    unscale : float32
-        What the gradient is multiplied by after that; 1 for nothing.
-    update : callable
-        Takes a chunk and its host slot, and overwrites the gradient there by the update.
-    """
-
-    step: int
-    gradients: Sequence[Array]
-    decays: Sequence[np.float32]
-    unscale: np.float32
-    update: Callable[[Chunk, np.ndarray[Any, np.dtype[np.float32]]], None]
+Update = Callable[[Chunk, np.ndarray[Any, np.dtype[np.float32]]], None]
+"""What happens to a chunk in its host slot: the gradient there becomes the update."""
 
 
 class _Slot:
@@ -130,6 +111,8 @@ class Pipeline:
         The parameters' names, for the ledger.
     plan : sequence of Chunk
         What to carry.
+    unscale : float32
+        What a gradient is multiplied by after weight decay; 1 for nothing.
     ledger : Ledger
         Where the hops are recorded.
 
@@ -145,9 +128,11 @@ class Pipeline:
         parameters: Sequence[Array],
         names: Sequence[str],
         plan: Sequence[Chunk],
+        unscale: np.float32,
         ledger: Ledger,
     ) -> None:
         self._backend = backend
+        self._unscale = unscale
         self._ledger = ledger
         slot_size = max(chunk.size for chunk in plan)
         self._slots = [_Slot(backend, slot_size) for _ in range(min(RING, len(plan)))]
@@ -161,22 +146,31 @@ class Pipeline:
         """Bytes of the ring on the device; as many are pinned on the host."""
         return sum(slot.host.nbytes for slot in self._slots)
 
-    def run(self, work: Work) -> None:
+    def run(self, step: Step, update: Update) -> None:
         """Carry all chunks through one step.
 
+        Parameters
+        ----------
+        step : Step
+            Its gradients and weight decays.
+        update : callable
+            Takes a chunk and its host slot, and overwrites the gradient there by the update.
+
+        Notes
+        -----
         The device may still be applying the last updates when this returns; what is issued to it
         next comes after them.
         """
         coming_down: deque[tuple[_Route, Record, Ticket]] = deque()
         for route in self._routes:
-            record = self._ledger.at(work.step, route.chunk.index, route.parts)
-            coming_down.append((route, record, self._bring_down(route, work, record)))
+            record = self._ledger.at(step.number, route.chunk.index, route.parts)
+            coming_down.append((route, record, self._bring_down(route, step, record)))
             # Not earlier: the device works in order, and what prepares the chunk after next would
             # stand behind this chunk's `apply`, so that the link has nothing to bring down.
             if len(coming_down) == RING:
-                self._send_up(work, *coming_down.popleft())
+                self._send_up(step.number, update, *coming_down.popleft())
         while coming_down:
-            self._send_up(work, *coming_down.popleft())
+            self._send_up(step.number, update, *coming_down.popleft())
 
     def settle(self) -> list[Loss]:
         """Wait until nothing is in flight; return the updates of this step or the last that failed.
@@ -191,30 +185,32 @@ class Pipeline:
         for slot in self._slots:
             slot.applied = _NOTHING_APPLIED
 
-    def _bring_down(self, route: _Route, work: Work, record: Record) -> Ticket:
+    def _bring_down(self, route: _Route, step: Step, record: Record) -> Ticket:
         chunk = route.chunk
-        gradients = [work.gradients[piece.index] for piece in chunk.pieces]
+        gradients = [step.gradients[piece.index] for piece in chunk.pieces]
         for i, cut in route.cuts:
             gradients[i] = gradients[i][cut]
-        decays = [work.decays[p.index] for p in chunk.pieces]
-        if len(gradients) == 1 and not decays[0] and work.unscale == 1:
+        decays = [step.decays[p.index] for p in chunk.pieces]
+        if len(gradients) == 1 and not decays[0] and self._unscale == 1:
             source, prepare = gradients[0], _nothing  # it can go down from where it is
         else:
-            source, prepare = route.staged, partial(_stage, route, gradients, decays, work.unscale)
+            source, prepare = route.staged, partial(_stage, route, gradients, decays, self._unscale)
         ready = self._backend.run_on_device(prepare, after=(route.slot.applied.ticket,))
         record("prepare", chunk.size, 0, ready)
         return self._backend.d2h(source, route.host, after=(ready,), record=record)
 
-    def _send_up(self, work: Work, route: _Route, record: Record, arrived: Ticket) -> None:
+    def _send_up(
+        self, number: int, update: Update, route: _Route, record: Record, arrived: Ticket
+    ) -> None:
         backend, chunk = self._backend, route.chunk
         asked_s = backend.now()
         arrived.wait()
         record("wait", chunk.size, 0, Done(asked_s, backend.now()))
-        updated = backend.run_on_host(partial(work.update, chunk, route.host), elements=chunk.size)
+        updated = backend.run_on_host(partial(update, chunk, route.host), elements=chunk.size)
         record("update", chunk.size, 0, updated)
         sent = backend.h2d(route.host, route.staged, after=(updated,), record=record)
         applied = backend.run_on_device(partial(_apply, route), after=(sent,))
-        route.slot.applied = _Applied(work.step, route.places, applied)
+        route.slot.applied = _Applied(number, route.places, applied)
         record("apply", chunk.size, 0, applied)
 
 

@@ -390,8 +390,8 @@ class AbstractAdam(ABC):
             For a wrong container, object or dtype; `ResidencyError` for one that is elsewhere.
             Nothing has changed.
         RuntimeError
-            If a table of learning rates has run out (nothing has changed), or an earlier step
-            failed half-way.
+            If a table of learning rates has run out, or a schedule has loaded a state (nothing else
+            has changed), or an earlier step failed half-way.
 
         Notes
         -----
@@ -405,6 +405,7 @@ class AbstractAdam(ABC):
             try:
                 self._integrity.begin(attempt)
                 step = self._decided(self._gradients.flat(gradients), attempt)
+                self._integrity.confirm(attempt)
                 record = self._ledger.at(step.number)
                 taken = self._screen.passes(step.number, step.gradients, step.decays, record)
                 if taken:

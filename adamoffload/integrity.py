@@ -139,6 +139,15 @@ class Integrity:
                 f"more while that was looked at, {_REMEDY}"
             )
 
+    def confirm(self, attempt: Attempt) -> None:
+        """Raise RuntimeError if the state was replaced since the step began, as by a schedule."""
+        if self._under_way.get(self._key(attempt)) is not attempt:
+            raise RuntimeError(
+                f"{self._owner}: a state was loaded while step {attempt.number} was being decided; "
+                f"the step is left out, the loaded state is whole. Load between steps, not in a "
+                f"schedule"
+            )
+
     def end(self, attempt: Attempt) -> None:
         """Take the mark away: everything has changed, or nothing."""
         self._under_way.pop(self._key(attempt), None)

@@ -248,6 +248,26 @@ def test_a_schedule_that_calls_the_optimizer_back_is_refused(kind: Any, locking:
     subject.step(1)
 
 
+@pytest.mark.parametrize("locking", [True, False])
+@pytest.mark.parametrize("kind", [ao.AdamOffload, ao.Adam])
+def test_a_schedule_that_loads_a_state_stops_the_step_and_the_state_is_whole(
+    kind: Any, locking: bool
+) -> None:
+    moody = Moody(lambda: subject.optimizer.load_state_dict(state) or 0.1)
+    options = (("learning_rate", moody), ("use_locking", locking))
+    subject = Setting(kind, "numpy", options=options).build()
+    state = subject.optimizer.state_dict()
+    subject.step(0)
+    moody.at = 1
+    with pytest.raises(RuntimeError, match="a state was loaded while step 2 was being decided"):
+        subject.step(1)
+    assert subject.optimizer.global_step == 0
+    assert all(not np.any(m) for m in subject.optimizer.state_dict()["moment1"].values())
+    moody.at = None
+    subject.step(1)
+    assert subject.optimizer.global_step == 1
+
+
 class RaisingLedger(ao.Ledger):
     """A ledger whose k-th entry fails."""
 

@@ -96,7 +96,7 @@ class Gradients:
                 f"{gradient.shape}"
             )
         if not gradient.flags.c_contiguous:
-            return gradient.reshape(-1)  # a copy, on the device: it shares memory with nothing
+            return gradient.copy().reshape(-1)  # on the device: it shares memory with nothing
         start = self.backend._address(gradient)
         before = bisect_left(self._starts, start + nbytes)
         if before:  # the spans are disjoint: only the last that begins before the end can overlap

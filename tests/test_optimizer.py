@@ -230,6 +230,20 @@ def test_gradient_of_any_layout_is_accepted(optimizer: ao.AdamOffload) -> None:
     assert_same(state(optimizer), state(expected))
 
 
+@pytest.mark.parametrize("name", ["numpy", "sim"])
+def test_a_strided_view_of_a_parameter_is_read_before_the_parameter_changes(name: str) -> None:
+    device = ao.get_backend(name)
+    values = np.arange(4000, dtype=np.float32)
+    results = []
+    for copied in (True, False):
+        a, b = (ao.Parameter(device.asarray(values), n) for n in "ab")
+        optimizer = ao.AdamOffload([a, b], learning_rate=1.0, chunk_bytes=4000)
+        gradient = a.data[::-1]  # one dimension: reshape(-1) would be a view of it
+        optimizer([device.asarray(np.ones_like(values)), gradient.copy() if copied else gradient])
+        results.append(state(optimizer))
+    assert_same(*results)
+
+
 def test_gradients_are_not_modified(optimizer: ao.AdamOffload) -> None:
     device = device_of(optimizer)
     gradients = make_gradients(optimizer, 3)

@@ -213,6 +213,7 @@ class AdamOffload(AbstractAdam):
         flat = tuple(p.data.reshape(-1) for p in self.parameters)
         names = tuple(p.name for p in self.parameters)
         self._pipeline = Pipeline(self._backend, flat, names, plan, self._unscale, self._ledger)
+        self._ledger.attach(self._backend)
         number = {id(group): i for i, group in enumerate(self._distinct)}
         self._probe.attach(
             Subject(
@@ -225,7 +226,6 @@ class AdamOffload(AbstractAdam):
                 self._eps,
             )
         )
-        self._ledger.attach(self._backend)
         self._holdings = self.memory().holdings
 
     @property

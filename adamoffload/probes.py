@@ -270,11 +270,12 @@ class Probe:
                     f"Probe: coordinates has {(name, index)!r}, but "
                     + (f"{name!r} has {sizes[name]} elements" if name in sizes else "no such name")
                 )
-        self._layout = Layout(subject, self.by, self.sample, self.coordinates)
-        self._norms = SquaredNorms(subject.backend, subject.parameters)
-        rows = {row.name: row.index for row in self._layout.rows}
+        layout = Layout(subject, self.by, self.sample, self.coordinates)
+        self._norms = SquaredNorms(subject.backend, subject.parameters)  # the device may be full
+        rows = {row.name: row.index for row in layout.rows}
         names = subject.names if self.by == "parameter" else tuple(rows)
         self._rows = {name: rows[name] for name in names}
+        self._layout = layout
 
     def observe(self, step: Step) -> Observer:
         """Return what reads a step while it runs; call it before any parameter changes."""

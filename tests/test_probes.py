@@ -389,6 +389,23 @@ def test_a_probe_watches_one_optimizer() -> None:
         train(probe, 1)
 
 
+def test_a_probe_is_free_when_no_optimizer_came_of_it() -> None:
+    probe, ledger = ao.Probe(), ao.Ledger()
+
+    def build(device: ao.Backend, ledger: ao.Ledger | None = None) -> ao.AdamOffload:
+        w = ao.Parameter(device.asarray(np.ones(4, np.float32)), "w")
+        return ao.AdamOffload([w], ledger=ledger, probe=probe)
+
+    ledger.attach(ao.get_backend("sim"))
+    with pytest.raises(ValueError, match="times of another clock"):
+        build(ao.get_backend("sim"), ledger)
+    with pytest.raises(ao.DeviceMemoryError):
+        build(
+            ao.get_backend("numpy", memory_bytes=16 + 16)
+        )  # parameter and ring, no room for norms
+    build(ao.get_backend("numpy"))
+
+
 def test_a_sampled_step_keeps_no_gradient_alive() -> None:
     device, probe = ao.get_backend("numpy"), ao.Probe()
     w = ao.Parameter(device.asarray(np.zeros(1000, np.float32)), "w")

@@ -18,7 +18,7 @@ import numpy as np
 
 from adamoffload.backend import Ticket, on_fork
 
-__all__ = ["Attempt", "Integrity", "Loss", "Progress", "lost"]
+__all__ = ["Attempt", "Integrity", "Issued", "Loss", "Progress"]
 
 _REMEDY = (
     "parameters and moments no longer belong together. Start again from saved state: "
@@ -82,13 +82,30 @@ class Loss(NamedTuple):
     error: BaseException
 
 
-def lost(step: int, places: tuple[int, ...], ticket: Ticket) -> list[Loss]:
-    """Wait for an update's ticket; return what it raised, if it did."""
-    try:
-        ticket.wait()
-    except BaseException as error:  # as it was raised on the device; better a loss too many
-        return [Loss(step, places, error)]
-    return []
+class Issued(NamedTuple):
+    """An update on its way into the parameters.
+
+    Attributes
+    ----------
+    step : int
+        The step's number, counted from 1.
+    places : tuple of int
+        Which parameters it is for, by their places.
+    ticket : Ticket
+        Until when.
+    """
+
+    step: int
+    places: tuple[int, ...]
+    ticket: Ticket
+
+    def lost(self) -> list[Loss]:
+        """Wait for it; return what its ticket raised, if it did."""
+        try:
+            self.ticket.wait()
+        except BaseException as error:  # as it was raised on the device; better a loss too many
+            return [Loss(self.step, self.places, error)]
+        return []
 
 
 class Integrity:

@@ -19,13 +19,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from adamoffload.arena import Chunk
 from adamoffload.backend import Array, Backend, Done, Ticket
-from adamoffload.integrity import Loss, lost
+from adamoffload.integrity import Issued, Loss
 from adamoffload.ledger import Ledger, Parts, Record
 
 if TYPE_CHECKING:
@@ -39,15 +39,7 @@ RING = 3
 _FLOAT32 = np.dtype(np.float32)
 
 
-class _Applied(NamedTuple):
-    """An update on its way into the parameters: which step's, which parameters', until when."""
-
-    step: int
-    places: tuple[int, ...]
-    ticket: Ticket
-
-
-_NOTHING_APPLIED = _Applied(0, (), Done(0.0, 0.0))
+_NOTHING_APPLIED = Issued(0, (), Done(0.0, 0.0))
 
 
 Update = Callable[[Chunk, np.ndarray[Any, np.dtype[np.float32]]], None]
@@ -178,7 +170,7 @@ class Pipeline:
         An update may fail when `run` has returned, and the next step is the first to hear of it.
         """
         self._backend.synchronize()  # also for what was issued when its ticket got lost
-        return [loss for slot in self._slots for loss in lost(*slot.applied)]
+        return [loss for slot in self._slots for loss in slot.applied.lost()]
 
     def forget(self) -> None:
         """Take the slots again without regard to what was in them; only when settled."""
@@ -210,7 +202,7 @@ class Pipeline:
         record("update", chunk.size, 0, updated)
         sent = backend.h2d(route.host, route.staged, after=(updated,), record=record)
         applied = backend.run_on_device(partial(_apply, route), after=(sent,))
-        route.slot.applied = _Applied(number, route.places, applied)
+        route.slot.applied = Issued(number, route.places, applied)
         record("apply", chunk.size, 0, applied)
 
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from adamoffload.abstract import AbstractAdam, Step
 from adamoffload.adam import adam
-from adamoffload.backend import Array, Backend, DeviceMemoryError, Ticket
-from adamoffload.integrity import Loss, lost
+from adamoffload.backend import Array, Backend, DeviceMemoryError
+from adamoffload.integrity import Issued, Loss
 from adamoffload.ledger import NO_LEDGER, Holding, Ledger
 
 __all__ = ["Adam", "ResidentMemory"]
@@ -145,7 +145,7 @@ class Adam(AbstractAdam):
             tuple(x.reshape(-1) for x in (p.data, moment1[p.name], moment2[p.name]))
             for p in self.parameters
         ]
-        self._issued: list[tuple[int, int, Ticket]] = []  # of the last step: number, place, ticket
+        self._issued: list[Issued] = []  # in the last step
         self._ledger = ledger or NO_LEDGER
         self._ledger.attach(self._backend)
         self._holdings = self.memory().holdings
@@ -170,13 +170,13 @@ class Adam(AbstractAdam):
         return self._backend
 
     def _advance(self, step: Step) -> None:
-        for _, _, ticket in self._issued:
-            ticket.wait()  # the step before is long done, unless it failed on the device
+        for issued in self._issued:
+            issued.ticket.wait()  # the step before is long done, unless it failed on the device
         self._issued = []
         self._ledger.sample_memory(step.number, self._backend, self._holdings)
         for i, p in enumerate(self.parameters):
             updated = self._backend.run_on_device(partial(self._update, step, i))
-            self._issued.append((step.number, i, updated))
+            self._issued.append(Issued(step.number, (i,), updated))
             self._ledger.at(step.number, i, ((p.name, p.size),))("apply", p.size, 0, updated)
         self._ledger.sample_memory(step.number, self._backend, self._holdings)
 
@@ -205,8 +205,7 @@ class Adam(AbstractAdam):
 
     def _settle(self) -> list[Loss]:
         self._backend.synchronize()
-        issued = ((number, (i,), ticket) for number, i, ticket in self._issued)
-        return [loss for entry in issued for loss in lost(*entry)]
+        return [loss for issued in self._issued for loss in issued.lost()]
 
     def _forget(self) -> None:
         self._issued = []

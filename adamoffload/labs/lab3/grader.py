@@ -235,7 +235,8 @@ def _own_ledger(student: Student) -> None:
                 f"{when}, `totals` has the keys {', '.join(sorted(totals)) or 'none'}; expected "
                 f"d2h and h2d, whatever was recorded"
             )
-    equal("`totals` of a new counter", list(found["first"].values()), [0, 0])
+    first = found["first"]
+    equal("`totals` of a new counter, (d2h, h2d),", (first["d2h"], first["h2d"]), (0, 0))
     known = {
         "a second counter has counted its copies there as well; begin anew in each call of "
         "`counter`": (down, up + 12),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from types import ModuleType
 from typing import Any
 
@@ -51,7 +52,7 @@ def counter(student: ModuleType, sizes: list[int]) -> dict[str, Any]:
     device = ao.get_backend("sim", link=Link(1e6))
     record, totals = student.counter()
     other_record, other_totals = student.counter()
-    at_first = totals()
+    at_first = copy(totals())  # the store itself is a fair answer, and goes on counting
     waited = False
     for size in sizes:
         x = device.asarray(np.ones(size, np.float32), record=record)

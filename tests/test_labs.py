@@ -69,6 +69,13 @@ def test_an_empty_file_gets_none(number: int, tmp_path: Path) -> None:
     assert all("keep the names" in reason for reason in reasons(score).values())
 
 
+def test_a_counter_may_hand_out_its_own_dict(tmp_path: Path) -> None:
+    copied, itself = "return dict(moved)", "return moved"
+    assert solution(3).count(copied) == 1
+    score = graded(tmp_path, 3, solution(3).replace(copied, itself))
+    assert reasons(score) == {}
+
+
 class InThisProcess(Student):
     """Runs a file that is known to do no harm, in a third of the time."""
 
@@ -271,10 +278,31 @@ def test_a_lab_is_started_solved_and_checked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["lab", "start", "1", str(tmp_path / "here")]) == 0
-    assert "lab1.py" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert str(tmp_path / "here" / "lab1.rst") in out
+    assert f"adamoffload lab check 1 {tmp_path / 'here' / 'lab1.py'}" in out
     shutil.copyfile(LABS / "lab1" / "solution.py", tmp_path / "here" / "lab1.py")
     assert main(["lab", "check", "1", str(tmp_path / "here" / "lab1.py")]) == 0
     assert "15 of 15 points" in capsys.readouterr().out
+
+
+def test_a_folder_stands_for_the_file_that_was_put_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copyfile(LABS / "lab1" / "solution.py", tmp_path / "lab1.py")
+    assert main(["lab", "check", "1", str(tmp_path)]) == 0
+    assert "15 of 15 points" in capsys.readouterr().out
+
+
+def test_the_labs_are_listed_with_their_titles_and_times(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["lab", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [str(number) for number in NUMBERS]
+    for number, line in zip(NUMBERS, lines, strict=True):
+        assert lab(number).title in line
+        assert re.search(r"\d+ minutes$", line)
 
 
 def test_a_score_below_the_maximum_is_exit_code_1(
@@ -306,7 +334,7 @@ def test_an_unknown_lab_is_one_line(
 
 def test_a_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", "check", "1", "no/such/file.py"]) == 2
-    assert "no/such/file.py" in capsys.readouterr().err
+    assert "there is no file no/such/file.py; adamoffload lab start" in capsys.readouterr().err
 
 
 # -- the wire -------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ __all__ = [
     "Task",
     "check",
     "close_to",
+    "duration",
     "graded",
     "lab",
     "start",
@@ -159,6 +160,30 @@ def lab(number: int) -> Lab:
     return found
 
 
+def duration(number: int) -> str:
+    """Return how long a lab takes, as its statement says.
+
+    Parameters
+    ----------
+    number : int
+        Which lab, from 1.
+
+    Raises
+    ------
+    ValueError
+        If there is no such lab.
+
+    Examples
+    --------
+    >>> duration(3)
+    '75 to 90 minutes'
+    """
+    field = ":Time:"
+    statement = (_folder(number) / "statement.rst").read_text("utf-8")
+    (line,) = (line for line in statement.splitlines() if line.startswith(field))
+    return line.removeprefix(field).strip()
+
+
 def start(number: int, directory: Path) -> tuple[Path, ...]:
     """Hand out a lab: its statement and the file with gaps.
 
@@ -188,7 +213,10 @@ def start(number: int, directory: Path) -> tuple[Path, ...]:
     directory.mkdir(parents=True, exist_ok=True)
     for name in given:
         if (directory / name).exists():
-            raise FileExistsError(f"{directory / name} exists already; it was not overwritten")
+            raise FileExistsError(
+                f"{directory / name} exists already; it was not overwritten. Choose another "
+                f"folder, or move it away to begin again"
+            )
     for name, source in given.items():
         shutil.copyfile(source, directory / name)
     return tuple(directory / name for name in given)

@@ -198,10 +198,12 @@ class Contestant:
             raise ValueError(f"no optimizer is called {name!r}{suggestion(name, OPTIMIZERS)}")
         known = ("lr", *OPTIMIZERS[name].options)
         given: dict[str, Any] = {"lr": lr}
-        for setting in settings:
+        for i, setting in enumerate(settings):
             key, _, value = setting.partition("=")
             if key not in known:
                 raise ValueError(f"{name} has no setting {key!r}{suggestion(key, known)}")
+            if any(other.partition("=")[0] == key for other in settings[:i]):
+                raise ValueError(f"{name} is given {key} twice; give it once")
             given[key] = value
         read = {key: _read(name, key, value) for key, value in given.items() if value != BEST}
         return cls(name, {**OPTIMIZERS[name].options, **read})

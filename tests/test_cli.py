@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 
 from adamoffload.backend import DeviceMemoryError
 from adamoffload.cli import main
+from adamoffload.descent import OPTIMIZERS
 from adamoffload.device_array import MemoryPool
 from adamoffload.registry import BackendInfo
+from adamoffload.surfaces import SURFACES
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +110,7 @@ def test_demo_with_plenty_of_memory_says_so(
         (["trajectory", "--compare", "adm"], "no optimizer is called 'adm'; did you mean 'adam'?"),
         (["trajectory", "--compare", "adam,"], "no optimizer is called ''. There are: adam, "),
         (["trajectory", "--compare", "sgd:beta=1"], "sgd has no setting 'beta'"),
+        (["trajectory", "--compare", "sgd:lr=1:lr=2"], "sgd is given lr twice; give it once"),
         (["trajectory", "--lr", "x"], "--lr: expected a number, or 'best', up to a million, got"),
         (["trajectory", "--lr", "-1"], "--lr: expected a number, or 'best'"),
         (["trajectory", "--start", "1"], "--start: expected two numbers, such as -1.5,2, got '1'"),
@@ -166,12 +170,31 @@ def test_trajectory_draws_what_it_is_told(
     assert main(["trajectory", *arguments, *compare, "--output", str(output)]) == 0
     assert output.read_bytes().startswith(begin)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[0] for line in lines[:-1]] == [
+    assert [line.split("  ")[0] for line in lines[1:-1]] == [
         "adam, lr=0.1",
         "sgd, lr=0.1",
         "adam, lr=0.01, beta2=0.9",
     ]
     assert lines[-1] == f"Picture: {output}"
+
+
+def test_trajectory_help_names_all_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["trajectory", "--help"])
+    text = re.sub(r"-\n\s+", "-", capsys.readouterr().out)  # lines break after hyphens, too
+    words = {word.strip(",;") for word in text.split()}
+    assert {*SURFACES, *OPTIMIZERS} <= words
+
+
+def test_trajectory_says_what_its_numbers_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = str(tmp_path / "x.png")
+    assert main(["trajectory", "--compare", "sgd", "--lr", "0", "--output", output]) == 0
+    header, row = capsys.readouterr().out.splitlines()[:2]
+    assert header.split(maxsplit=1) == ["optimizer", "loss above the minimum, after 200 steps"]
+    # Rosenbrock at (-1.2, 1), 24.2, where a rate of 0 leaves it
+    assert row.split() == ["sgd,", "lr=0", "24"]
 
 
 def test_trajectory_says_who_diverged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

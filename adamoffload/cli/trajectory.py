@@ -28,15 +28,16 @@ def add(commands: Any) -> None:
         type=_surface,
         default="rosenbrock",
         metavar="NAME",
-        help="the surface: rosenbrock, beale, himmelblau, ... (default: %(default)s)",
+        help="the surface: quadratic, rotated, booth, rosenbrock, beale, himmelblau, "
+        "styblinski-tang, rastrigin or saddle (default: %(default)s)",
     )
     command.add_argument(
         "--compare",
         type=_contestants,
         default="adam,nesterov,sgd",
         metavar="NAME,...",
-        help="who descends: adam, nesterov, sgd, momentum, ...; with settings of its own as in "
-        "adam:lr=0.01:beta2=0.9 (default: %(default)s)",
+        help="who descends: adam, nesterov, adam-corrected-eps, rmsprop, sgd, momentum; with "
+        "settings of its own as in adam:lr=0.01:beta2=0.9 (default: %(default)s)",
     )
     command.add_argument(
         "--lr",
@@ -110,6 +111,7 @@ def _trajectory(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--output {output}: {error.strerror}") from None
     except (ImportError, RuntimeError, ValueError) as error:
         raise UsageError(error) from None
+    print(f"{'optimizer':<36} loss above the minimum, after {arguments.steps} steps")
     for one in trajectories:
         print(f"{one.contestant.label:<36} {one.outcome}")
     try:

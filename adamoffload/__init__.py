@@ -4,6 +4,7 @@ Adam's moments and arithmetic live on the host; the device keeps parameters and 
 the update. Start reading at `adamoffload.adam` and `adamoffload.backend`.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +125,10 @@ def __getattr__(name: str) -> Any:
         if name in names:
             loaded = import_module(f"adamoffload.{module}")
             return loaded if name == module else getattr(loaded, name)
-    raise AttributeError(f"module 'adamoffload' has no attribute {name!r}")
+    # With these two, Python adds what was meant: "Did you mean: 'AdamOffload'?"
+    raise AttributeError(
+        f"module 'adamoffload' has no attribute {name!r}", name=name, obj=sys.modules[__name__]
+    )
 
 
 def __dir__() -> list[str]:

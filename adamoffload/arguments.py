@@ -200,9 +200,10 @@ def table(owner: str, name: str, value: object) -> np.ndarray[Any, np.dtype[np.f
             raise TypeError
         iterator = iter(value)  # type: ignore[call-overload]  # just what is being found out
     except TypeError:
+        hint = "; subclass LearningRateSchedule and define __call__" if callable(value) else ""
         raise TypeError(
             f"{owner}: {name} must be a real number, a sequence of them (one a step) or a "
-            f"LearningRateSchedule, got {describe(value)}"
+            f"LearningRateSchedule, got {describe(value)}{hint}"
         ) from None
     entries = list(iterator)
     if not entries:

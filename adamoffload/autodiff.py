@@ -33,6 +33,7 @@ from adamoffload.derivatives import (
     no_derivative,
     scatter,
 )
+from adamoffload.names import spelled
 from adamoffload.parameter import Parameter, stand_ins
 
 __all__ = ["Traced", "stop_gradient", "value_and_grad"]
@@ -174,7 +175,7 @@ class Traced(NDArrayOperatorsMixin):
         if composed is None:
             return _apply(function, args, kwargs)
         if kwargs.keys() - {"axis", "indices"}:
-            raise no_derivative(f"np.{function.__name__} with {', '.join(kwargs)}")
+            raise no_derivative(f"{spelled(function)} with {', '.join(kwargs)}")
         return composed(*args, **kwargs)
 
     @property
@@ -359,7 +360,7 @@ def _apply(function: Callable[..., Any], inputs: tuple[Any, ...], kwargs: dict[s
             try:
                 edges.append((x._record, maker(result, *values, **kwargs)))
             except TypeError as error:  # the maker's signature says what it can do
-                raise no_derivative(f"np.{function.__name__}, called so ({error}),") from None
+                raise no_derivative(f"{spelled(function)}, called so ({error}),") from None
     return Traced(result, tuple(edges))
 
 
@@ -369,7 +370,7 @@ def _check_call(
     inputs: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> None:
-    name = f"np.{function.__name__}"
+    name = spelled(function)
     if "out" in kwargs:
         raise TypeError(
             f"{name}: a traced array cannot be computed in place (out=, +=), its derivative would "

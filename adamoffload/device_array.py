@@ -21,6 +21,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from adamoffload.arguments import positive_integer
 from adamoffload.backend import DeviceMemoryError, HostArray, Memory, ResidencyError, on_fork
+from adamoffload.names import spelled
 
 if TYPE_CHECKING:
     from adamoffload.backend import Backend
@@ -290,7 +291,7 @@ class DeviceArray(NDArrayOperatorsMixin):
     ) -> Any:
         if function not in _FUNCTIONS:
             raise TypeError(
-                f"np.{function.__name__} does not run on device {self._device.name!r}; compute on "
+                f"{spelled(function)} does not run on device {self._device.name!r}; compute on "
                 f"the host with device.asnumpy(x), or compose it from functions that do"
             )
         try:

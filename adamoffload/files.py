@@ -73,6 +73,8 @@ def _named(path: str) -> Iterator[None]:
     """Let an error of the system name the file that was asked for, not the temporary one."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise OSError(error.errno, "its folder does not exist; create it first", path) from None
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from None
 

@@ -118,10 +118,10 @@ def _memory_found(ledger: Ledger) -> list[str]:
         return [f"{said}{f'; the moments, {kept:,} bytes, stayed on the host' if kept else ''}."]
     if not kept:
         return [f"{said} of its {limit:,} ({most / limit:.0%}), the moments among them."]
-    fits = "would have fitted as well" if most + kept <= limit else "would not have fitted as well"
+    would = "would" if most + kept <= limit else "would not"
     return [
         f"{said} of its {limit:,} ({most / limit:.0%}); the moments, {kept:,} bytes on the host, "
-        f"{fits}."
+        f"{would} have fitted beside that."
     ]
 
 

@@ -327,7 +327,8 @@ def _check_arrays(owner: str, parameters: Sequence[Parameter]) -> None:
             )
         if parameter.dtype != np.float32:
             raise TypeError(
-                f"{owner}: parameter {parameter.name!r} must be float32, got {parameter.dtype}"
+                f"{owner}: parameter {parameter.name!r} must be float32, got {parameter.dtype}; "
+                f"create it with Parameter(device.asarray(x.astype(np.float32)), name=...)"
             )
         if parameter.size == 0:
             raise ValueError(

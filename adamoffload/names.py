@@ -7,7 +7,7 @@ from typing import Any
 
 from adamoffload.arguments import describe
 
-__all__ = ["check_keys", "check_names", "listed", "short"]
+__all__ = ["check_keys", "check_names", "listed", "short", "spelled"]
 
 _SHOWN = 4  # names that a message spells out
 
@@ -40,11 +40,12 @@ def check_names(
     missing = [name for name in expected if name not in found and name not in optional]
     unexpected = [name for name in found if name not in expected]
     wrong = []
+    lacking = listed(missing, unexpected, "there is")
     if missing:
-        wrong.append("lacks " + listed(missing, unexpected, "there is"))
+        wrong.append(f"lacks {lacking}")
     if unexpected:
         near = [name for name in missing if name not in optional]
-        if not missing or len(unexpected) > len(missing):
+        if len(unexpected) > len(missing) or lacking == listed(missing):  # not named there
             wrong.append("has the unexpected " + listed(unexpected, near or [*expected], "near"))
     if wrong:
         raise ValueError(f"{owner}: {what} {' and '.join(wrong)}")
@@ -68,3 +69,16 @@ def short(name: Any) -> str:
     """Return how a message shows a name, which may be of any length."""
     shown = repr(name) if isinstance(name, str) else describe(name)
     return shown if len(shown) <= 80 else f"{shown[:60]}... ({len(shown)} characters)"
+
+
+def spelled(function: Any) -> str:
+    """Return how a function of NumPy's is written in a program.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> spelled(np.linalg.norm), spelled(np.add)
+    ('np.linalg.norm', 'np.add')
+    """
+    module = getattr(function, "__module__", None) or "numpy"  # a ufunc has none
+    return f"{module.replace('numpy', 'np', 1)}.{function.__name__}"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import adamoffload
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = sorted((ROOT / "adamoffload").rglob("*.py"))
 BACKENDS = sorted((ROOT / "backends").rglob("*.py"))
@@ -155,3 +157,9 @@ def test_importing_the_package_loads_no_device_and_no_drawing_library() -> None:
     assert "adamoffload.backend" in modules
     assert not modules.intersection(NOT_AT_IMPORT)
     assert done.stderr == ""
+
+
+def test_a_misspelt_name_tells_python_where_to_look_for_the_right_one() -> None:
+    with pytest.raises(AttributeError, match="'AdamOfload'") as caught:
+        _ = adamoffload.AdamOfload
+    assert (caught.value.name, caught.value.obj) == ("AdamOfload", adamoffload)

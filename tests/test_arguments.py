@@ -202,6 +202,11 @@ def test_table_refuses_an_entry_that_is_no_number(entry: Any) -> None:
         table("f", "lr", [1, entry])
 
 
+def test_table_tells_how_to_pass_a_function() -> None:
+    with pytest.raises(TypeError, match=r"; subclass LearningRateSchedule and define __call__$"):
+        table("AdamOffload", "learning_rate", lambda step: 0.1)
+
+
 def test_table_refuses_a_device_array() -> None:
     device = ao.get_backend("numpy")
     with pytest.raises(TypeError, match=r"lr\[0\] must be a real number, got"):

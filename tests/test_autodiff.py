@@ -247,6 +247,7 @@ def test_an_unused_parameter_is_never_a_silent_zero() -> None:
 
 WITHOUT_DERIVATIVE: dict[str, tuple[Callable[[Any], Any], str]] = {
     "function": (lambda h: np.sort(h), "np.sort has no derivative here; compose it"),
+    "submodule": (lambda h: np.linalg.det(h), "np.linalg.det has no derivative"),
     "ufunc": (lambda h: np.arctan2(h, h), "np.arctan2 has no derivative"),
     "ufunc method": (lambda h: np.add.reduce(h), r"np.add.reduce has no derivative"),
     "accumulate": (lambda h: np.multiply.accumulate(h), r"np.multiply.accumulate has no"),

@@ -475,8 +475,9 @@ def test_what_is_no_file_is_an_ordinary_error(tmp_path: Path) -> None:
             TypeError, match=r"must be an AdamOffload or Adam, got .*after the path"
         ):
             act(tmp_path / "x", "x")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="folder does not exist; create it") as caught:
         ao.save(tmp_path / "no" / "x", optimizer)
+    assert caught.value.filename == str(tmp_path / "no" / "x")
     assert os.listdir(tmp_path) == ["pipe"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import io
+import operator
 import pickle
 import threading
 from collections.abc import Callable, Iterator
@@ -491,9 +492,10 @@ def test_a_residency_error_is_a_type_error() -> None:
     assert issubclass(ResidencyError, TypeError)
 
 
-@pytest.mark.parametrize("function", [np.linspace, np.fft.fft, np.polyval])
-def test_an_unsupported_function_says_so(x: Any, function: Any) -> None:
-    with pytest.raises(TypeError, match=r"does not run on device 'numpy'.*asnumpy"):
+@pytest.mark.parametrize("name", ["linspace", "fft.fft", "polyval"])
+def test_an_unsupported_function_says_so(x: Any, name: str) -> None:
+    function = operator.attrgetter(name)(np)
+    with pytest.raises(TypeError, match=rf"^np\.{name} does not run on device 'numpy'.*asnumpy"):
         function(x, 1)
 
 

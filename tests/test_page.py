@@ -311,7 +311,7 @@ def test_a_wrong_argument_is_an_error_and_no_file(
 
 
 def test_a_path_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError) as caught:
+    with pytest.raises(FileNotFoundError, match="folder does not exist; create it") as caught:
         ao.report(tmp_path / "missing" / "r.html", *run())
     assert caught.value.filename == str(tmp_path / "missing" / "r.html")
 

@@ -219,6 +219,16 @@ def test_a_misspelt_name_comes_with_the_nearest() -> None:
         optimizer.load_state_dict(state)
 
 
+def test_a_name_of_another_kind_comes_with_the_one_that_is_there() -> None:
+    device = ao.get_backend("numpy")
+    one, other = (
+        ao.AdamOffload([ao.Parameter(device.asarray(np.ones(2, np.float32)), name)])
+        for name in ("w", "embedding")
+    )
+    with pytest.raises(ValueError, match="lacks 'embedding' and has the unexpected 'w'"):
+        other.load_state_dict(one.state_dict())
+
+
 def test_nan_and_infinite_moments_return() -> None:
     optimizer, other = build(), build()
     device = optimizer.parameters[0].backend

@@ -206,7 +206,7 @@ def test_lanes_that_take_turns_in_one_chunk_are_explained(ledger: ao.Ledger) -> 
     [
         (None, "at most 300 bytes; the moments, 600 bytes, stayed on the host"),
         (899, "at most 300 bytes of its 899 (33%); the moments, 600 bytes on the host, would not"),
-        (900, "600 bytes on the host, would have fitted as well"),
+        (900, "600 bytes on the host, would have fitted beside that"),
     ],
 )
 def test_what_fits_is_said(limit: int | None, says: str) -> None:

@@ -46,7 +46,8 @@ class Live:
     total : int, optional
         Number of steps; without it there are no bar and no remaining time.
     device : Backend, optional
-        Whose traffic and memory to show; the rate is by its own clock.
+        Whose traffic and memory to show. The rate is an average over all the time that has passed,
+        by the device's own clock; how fast the link is while it moves, says `Ledger.bandwidth`.
     probe : Probe, optional
         Whose step size to show: the RMS of the last update that it sampled, over all parameters.
     stream : text file, optional
@@ -186,7 +187,7 @@ class Live:
         used, _, limit = device.memory()
         elapsed_s = device.now() - self._device_began_s
         simulated = ", simulated" if device.simulated else ""
-        rate = f" at {_bytes(moved / elapsed_s)}/s{simulated}" if elapsed_s > 0 else ""
+        rate = f", on average {_bytes(moved / elapsed_s)}/s{simulated}" if elapsed_s > 0 else ""
         of = f" of {_bytes(limit)}" if limit is not None else ""
         return [f"moved {_bytes(moved)}{rate}", f"device {_bytes(used)}{of}"]
 

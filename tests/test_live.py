@@ -123,9 +123,9 @@ def test_everything_is_on_the_line(clock: Clock) -> None:
     parts = line.split(" | ")
     assert parts[:4] == ["step 1/10 [#.........]", "loss 0.125", "step size 0.001", "phase warm up"]
     moved, of, *rest = parts[4:]
-    assert moved.startswith("moved 2.0 MB at ")
+    assert moved.startswith("moved 2.0 MB, on average ")
     assert moved.endswith(", simulated")
-    value, unit = moved.split(" at ")[1].removesuffix("/s, simulated").split()
+    value, unit = moved.split(" on average ")[1].removesuffix("/s, simulated").split()
     in_mb = {"MB": 1.0, "GB": 1e3}[unit] * float(value)
     assert in_mb == pytest.approx(rate, rel=0.05)
     assert of == "device 2.0 MB of 4.2 MB"

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adamoffload.adam import FLUSH_INTERVAL, step_size
-from adamoffload.arguments import describe, flag, float32
+from adamoffload.arguments import choice, describe, flag, float32
 from adamoffload.backend import Array, Backend, on_fork
 from adamoffload.gradients import Gradients, centralized
 from adamoffload.groups import FixedRate, read_decay, read_parameters, read_rate
 from adamoffload.integrity import Attempt, Integrity, Loss, Progress
 from adamoffload.ledger import NO_LEDGER, Ledger
-from adamoffload.nonfinite import Open, Screen, Sieve, read_policy
+from adamoffload.nonfinite import POLICIES, Open, Screen, Sieve
 from adamoffload.parameter import Parameter
 from adamoffload.settings import read_constants, read_loss_scale
 from adamoffload.state import load, state_of
@@ -94,7 +94,7 @@ class AbstractAdam(ABC):
         on_nonfinite: str,
     ) -> None:
         owner = self._owner
-        policy = read_policy(owner, on_nonfinite)
+        policy = choice(owner, "on_nonfinite", on_nonfinite, POLICIES)
         self._loss_scale, self._unscale = read_loss_scale(owner, loss_scale)
         self._rate = read_rate(owner, learning_rate)
         self._decay = read_decay(owner, weight_decay)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import numpy as np
 
 __all__ = [
+    "choice",
     "flag",
     "float32",
     "floating",
@@ -146,6 +147,23 @@ def flag(owner: str, name: str, value: object) -> bool:
     """
     if not isinstance(value, bool):
         raise TypeError(f"{owner}: {name} must be True or False, got {describe(value)}")
+    return value
+
+
+def choice(owner: str, name: str, value: object, known: Iterable[str]) -> str:
+    """Check a string that must be one of a few.
+
+    Examples
+    --------
+    >>> choice("AdamOffload", "engine", "numby", ("auto", "numpy", "numba"))
+    Traceback (most recent call last):
+    ValueError: AdamOffload: engine must be one of auto, numpy, numba, got 'numby'
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{owner}: {name} must be a string, got {describe(value)}")
+    known = tuple(known)
+    if value not in known:
+        raise ValueError(f"{owner}: {name} must be one of {', '.join(known)}, got {value!r}")
     return value
 
 

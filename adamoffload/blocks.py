@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from adamoffload.arguments import describe, positive_integer
+from adamoffload.arguments import choice, positive_integer
 from adamoffload.backend import on_fork
 from adamoffload.program import Program
 from adamoffload.sums import BLOCK, squares, sums
@@ -342,11 +342,7 @@ def kernel_type(owner: str, engine: object) -> Callable[[Program], Kernel]:
     ImportError
         If Numba was asked for and is not installed.
     """
-    if not isinstance(engine, str):
-        raise TypeError(f"{owner}: engine must be a string, got {describe(engine)}")
-    if engine not in ENGINES:
-        raise ValueError(f"{owner}: engine must be one of {', '.join(ENGINES)}, got {engine!r}")
-    if engine == "numpy":
+    if choice(owner, "engine", engine, ENGINES) == "numpy":
         return NumpyKernel
     try:
         from adamoffload.fused import NumbaKernel

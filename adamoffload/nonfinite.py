@@ -16,12 +16,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from adamoffload.arguments import describe
 from adamoffload.backend import Array, Backend, HostArray, Ticket
 from adamoffload.ledger import Record
 from adamoffload.parameter import Parameter
 
-__all__ = ["POLICIES", "Open", "Screen", "Sieve", "read_policy"]
+__all__ = ["POLICIES", "Open", "Screen", "Sieve"]
 
 POLICIES = ("propagate", "raise", "skip")
 
@@ -207,29 +206,6 @@ def _batches(sizes: Sequence[int]) -> list[list[int]]:
         batches[-1].append(i)
         room = room - size if size <= _SMALL else 0
     return batches
-
-
-def read_policy(owner: str, value: object) -> str:
-    """Check what is to be done about numbers that are not finite.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is none of `POLICIES`.
-
-    Examples
-    --------
-    >>> read_policy("AdamOffload", "ignore")
-    Traceback (most recent call last):
-    ValueError: AdamOffload: on_nonfinite must be one of propagate, raise, skip, got 'ignore'
-    """
-    if not isinstance(value, str):
-        raise TypeError(f"{owner}: on_nonfinite must be a string, got {describe(value)}")
-    if value not in POLICIES:
-        raise ValueError(
-            f"{owner}: on_nonfinite must be one of {', '.join(POLICIES)}, got {value!r}"
-        )
-    return value
 
 
 class _Span(NamedTuple):

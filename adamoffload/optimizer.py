@@ -263,7 +263,7 @@ class AdamOffload(AbstractAdam):
         def update_chunk(chunk: Chunk, g: np.ndarray[Any, np.dtype[np.float32]]) -> None:
             m, v = self._arena.m[chunk.start : chunk.stop], self._arena.v[chunk.start : chunk.stop]
             spans = [(s.start, s.stop, values[step.step_sizes[s.index]]) for s in chunk.segments]
-            step.touched.extend(piece.index for piece in chunk.pieces)
+            step.touched.extend([piece.index for piece in chunk.pieces])
             observer.run(self._team.run, kernel, chunk, (g, m, v), spans)
 
         self._ledger.sample_memory(step.number, self._backend, self._holdings)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adamoffload.arguments import describe, positive_integer
+from adamoffload.arguments import choice, describe, positive_integer
 from adamoffload.blocks import Kernel
 from adamoffload.sampling import (
     LEVELS,
@@ -132,9 +132,7 @@ class Probe:
         coordinates: Iterable[tuple[str, int]] = (),
     ) -> None:
         self.every = positive_integer("Probe", "every", every)
-        if by not in ("parameter", "group"):
-            raise ValueError(f"Probe: by must be 'parameter' or 'group', got {by!r}")
-        self.by = by
+        self.by = choice("Probe", "by", by, ("parameter", "group"))
         self.sample = positive_integer("Probe", "sample", sample)
         self.coordinates = tuple(_coordinate(pair) for pair in coordinates)
         self._layout: Layout | None = None
@@ -177,7 +175,7 @@ class Probe:
             If the quantity or the name is unknown.
         """
         row = self._row(name)
-        known = _known("quantity", quantity, QUANTITIES)
+        known = choice("Probe", "quantity", quantity, QUANTITIES)
         column = _TAKEN.index("v" if known == "sqrt_v" else known)
         values = np.array([s.quantiles[row, column] for s in self._summed_up()], np.float32)
         if known == "sqrt_v":
@@ -200,7 +198,7 @@ class Probe:
             If the quantity or the name is unknown.
         """
         row = self._row(name)
-        column = _SUMMED.index(_known("quantity", quantity, _SUMMED))
+        column = _SUMMED.index(choice("Probe", "quantity", quantity, _SUMMED))
         return np.sqrt(np.array([s.sums[row, column] for s in self._summed_up()], np.float64))
 
     def rms(self, quantity: str, name: str) -> Float64:
@@ -217,7 +215,7 @@ class Probe:
             If it or the name is unknown.
         """
         row = self._row(name)
-        column = SERIES.index(_known("what", what, SERIES))
+        column = SERIES.index(choice("Probe", "what", what, SERIES))
         return np.array([s.series[row, column] for s in self._summed_up()], np.float64)
 
     def trace(self, name: str, index: int) -> np.ndarray[Any, np.dtype[Any]]:
@@ -374,12 +372,6 @@ class NullProbe(Probe):
 
 NO_PROBE = NullProbe()
 """The one `NullProbe` that everything without a probe shares."""
-
-
-def _known(argument: str, value: str, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise ValueError(f"Probe: {argument} must be one of {', '.join(known)}, got {value!r}")
-    return value
 
 
 def _coordinate(pair: Any) -> tuple[str, int]:

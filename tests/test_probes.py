@@ -432,7 +432,7 @@ def test_samples_are_summed_up_before_they_take_much_memory(
     ("arguments", "error", "message"),
     [
         ({"every": 0}, ValueError, "every"),
-        ({"by": "layer"}, ValueError, "by must be 'parameter' or 'group', got 'layer'"),
+        ({"by": "layer"}, ValueError, "by must be one of parameter, group, got 'layer'"),
         ({"sample": 1.5}, TypeError, "sample"),
         ({"coordinates": ["a"]}, TypeError, "pairs of a parameter's name and a flat index"),
         ({"coordinates": [("a", -1)]}, TypeError, "flat index >= 0"),

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from adamoffload.arguments import number
+from adamoffload.arguments import choice, number
 from adamoffload.ledger import Ledger
 from adamoffload.optimizer import OffloadMemory
 from adamoffload.plots.frame import frame, points, shown_name
@@ -242,10 +242,7 @@ def memory_over_time(ledger: Ledger, place: str = "device", *, ax: Axes | None =
     'Memory of the device'
     """
     rows = ledger.memory()
-    if place not in _PLACES:
-        raise ValueError(
-            f"memory_over_time: place must be one of {', '.join(_PLACES)}, got {place!r}"
-        )
+    choice("memory_over_time", "place", place, _PLACES)
     rows = rows[rows["place"] == place]
     if not len(rows):
         raise ValueError(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from matplotlib.ticker import EngFormatter
 
-from adamoffload.arguments import positive_integer
+from adamoffload.arguments import choice, positive_integer
 from adamoffload.ledger import Hop, Ledger
 from adamoffload.plots.frame import frame, step_axis
 from adamoffload.plots.style import BYTES, COLORS, rounded, styled
@@ -77,8 +77,7 @@ def transfers(
     >>> [(line.get_label(), line.get_ydata().tolist()) for line in ax.lines]
     [('d2h', [4000, 8000]), ('h2d', [4000, 8000]), ('expected', [4000, 8000])]
     """
-    if show not in _SHOWN:
-        raise ValueError(f"transfers: show must be one of {', '.join(_SHOWN)}, got {show!r}")
+    choice("transfers", "show", show, _SHOWN)
     if parameters is not None:
         parameters = positive_integer("transfers", "parameters", parameters)
     steps = ledger.steps

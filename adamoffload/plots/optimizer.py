@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from matplotlib.ticker import StrMethodFormatter
 
+from adamoffload.arguments import choice
 from adamoffload.plots.frame import frame, gaps, log_axis, shown_name, step_axis
 from adamoffload.plots.style import COLORS, LINES, MARKERS, styled
 from adamoffload.probes import LEVELS, Probe
@@ -162,8 +163,7 @@ def step_sizes(
     >>> [(line.get_label(), line.get_ydata().round(3)) for line in ax.lines[:2]]
     [('w', array([0.5])), ('learning rate', array([0.5]))]
     """
-    if show not in _SHOWN:
-        raise ValueError(f"step_sizes: show must be one of {', '.join(_SHOWN)}, got {show!r}")
+    choice("step_sizes", "show", show, _SHOWN)
     chosen, notes = _chosen("step_sizes", probe, names)
     with styled(ax) as ax:
         title, label = _SHOWN[show]

@@ -15,7 +15,6 @@ import hashlib
 import importlib.util
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from adamoffload.files import replacing
 from adamoffload.program import Instruction, Program, Register
 
 __all__ = ["NumbaKernel", "source"]
@@ -228,9 +228,8 @@ def _from_cache_folder(text: str) -> Any:
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = folder / f"loop_{digest}.py"
     if not path.exists():
-        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
-            file.write(text + "\n")
-        os.replace(file.name, path)  # atomic: another process may be doing the same
+        with replacing(path) as file:  # another process may be doing the same
+            file.write(f"{text}\n".encode())
     if path.read_text() != text + "\n":
         raise OSError(f"{path} does not hold what was written to it")
     spec = importlib.util.spec_from_file_location(f"adamoffload_{path.stem}", path)

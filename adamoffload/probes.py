@@ -67,8 +67,8 @@ class Probe:
     every : int
         Sample each ``every``-th step, beginning with the first.
     by : str
-        ``"parameter"``, or ``"group"``: then all parameters of a group are one row, named
-        ``"group 0"`` and so on.
+        ``"parameter"``, or ``"group"``: then all parameters that share their hyper-parameters are
+        one row, named ``"group 0"`` and so on, numbered as they come in update order.
     sample : int
         Quantiles are taken over this many coordinates of a row at most: evenly spread, always the
         same ones, and all of them if the row has no more. With 1,024 of them, a quartile found is

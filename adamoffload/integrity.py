@@ -158,7 +158,7 @@ class Integrity:
 
     def confirm(self, attempt: Attempt) -> None:
         """Raise RuntimeError if the state was replaced since the step began, as by a schedule."""
-        if self._under_way.get(self._key(attempt)) is not attempt:
+        if attempt not in self._under_way.values():
             raise RuntimeError(
                 f"{self._owner}: a state was loaded while step {attempt.number} was being decided; "
                 f"the step is left out, the loaded state is whole. Load between steps, not in a "

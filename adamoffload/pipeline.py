@@ -195,15 +195,16 @@ class Pipeline:
         self, number: int, update: Update, route: _Route, record: Record, arrived: Ticket
     ) -> None:
         backend, chunk = self._backend, route.chunk
+        size = chunk.size
         asked_s = backend.now()
         arrived.wait()
-        record("wait", chunk.size, 0, Done(asked_s, backend.now()))
-        updated = backend.run_on_host(partial(update, chunk, route.host), elements=chunk.size)
-        record("update", chunk.size, 0, updated)
+        record("wait", size, 0, Done(asked_s, backend.now()))
+        updated = backend.run_on_host(partial(update, chunk, route.host), elements=size)
+        record("update", size, 0, updated)
         sent = backend.h2d(route.host, route.staged, after=(updated,), record=record)
         applied = backend.run_on_device(partial(_apply, route), after=(sent,))
         route.slot.applied = Issued(number, route.places, applied)
-        record("apply", chunk.size, 0, applied)
+        record("apply", size, 0, applied)
 
 
 def _nothing() -> None:

@@ -27,6 +27,7 @@ extensions = [
     "gallery",
     "links",
     "public",
+    "slides",
 ]
 exclude_patterns = ["_build"]
 default_role = "name"  # of `links`

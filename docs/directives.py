@@ -10,7 +10,7 @@ from sphinx.application import Sphinx
 
 from adamoffload.adam import adam
 from adamoffload.fused import source
-from adamoffload.labs.grading import lab
+from adamoffload.labs.grading import NUMBERS, lab
 from adamoffload.program import trace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +62,17 @@ class LabMistakes(Directive):
         return [table(("Mistake", "Task lost", "The grader says"), (3, 2, 4), rows)]
 
 
+class LabSlides(Directive):
+    """A list of the decks, which are no pages of Sphinx's."""
+
+    def run(self) -> list[nodes.Node]:
+        items = nodes.enumerated_list()
+        for number in NUMBERS:
+            link = nodes.reference("", lab(number).title, refuri=f"../slides/lab{number}.html")
+            items += nodes.list_item("", nodes.paragraph("", "", link))
+        return [items]
+
+
 def table(
     heads: Sequence[str], widths: Sequence[int], rows: Iterable[Sequence[str]]
 ) -> nodes.table:
@@ -85,4 +96,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("program-source", ProgramSource)
     app.add_directive("lab-rubric", LabRubric)
     app.add_directive("lab-mistakes", LabMistakes)
+    app.add_directive("lab-slides", LabSlides)
     return {"parallel_read_safe": True}

@@ -207,8 +207,7 @@ def test_without_the_lock_nothing_hangs_or_crashes(kind: Any) -> None:
     given = [gradients(device, seed, 100_000) for seed in range(3)]
     assert not together(*[lambda g=g: [optimizer(g) for _ in range(5)] for g in given])
     assert 5 <= optimizer.global_step <= 15
-    optimizer(given[0])
-    assert np.isfinite(device.asnumpy(optimizer.parameters[0].data)).all()
+    assert all(optimizer(given[0]))  # the numbers may be any, NaN included
 
 
 # -- fork -----------------------------------------------------------------------------------------

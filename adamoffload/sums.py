@@ -72,7 +72,8 @@ def sums(m: Float32, v: Float32, delta: Float32, smallest: np.float32) -> tuple[
 
 def _dot(x: Float32, y: Float32) -> float:
     whole = x.size // _ROW * _ROW
-    total = float(np.dot(x[whole:], y[whole:]))
+    # No call more than needed: each may hand over the interpreter lock.
+    total = float(np.dot(x[whole:], y[whole:])) if whole < x.size else 0.0
     if whole:
         rows = np.vecdot(x[:whole].reshape(-1, _ROW), y[:whole].reshape(-1, _ROW))
         total += sum(rows.tolist())  # in float64

@@ -35,9 +35,9 @@ for step in range(1, 1_000_000):
     state["moment1"]["w"][:] = state["moment2"]["w"][:] = step
     opt.load_state_dict(state)
     device.h2d(np.full(w.size, step, np.float32), w.data).wait()
-    print("saving", step, flush=True)
+    print(f"saving {step}", flush=True)  # in one piece: the end may come at any moment
     ao.save(sys.argv[1], opt)
-    print("saved", step, flush=True)
+    print(f"saved {step}", flush=True)
 """
 
 times = int(sys.argv[1]) if len(sys.argv) > 1 else 200

@@ -1,19 +1,17 @@
-"""Answers that are plain data: predictions, numbers, lists; what is wrong with them, in words.
-
-Arrays are `adamoffload.labs.grading.close_to`'s.
-"""
+"""Compares what a student answers, numbers, lists or arrays, and says in words what is wrong."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from adamoffload.labs.student import Mistake, Student
 
-__all__ = ["equal", "near", "number", "prediction", "predictions"]
+__all__ = ["close_to", "equal", "near", "number", "prediction", "predictions"]
 
 
 def prediction(student: Student, name: str) -> Any:
@@ -141,9 +139,7 @@ def near(
     value = number(what, found)
     if math.isclose(value, expected, rel_tol=rtol):
         return
-    for sentence, wrong in (known or {}).items():
-        if math.isclose(value, wrong, rel_tol=rtol):
-            raise Mistake(f"{what} is wrong: {sentence}")
+    _recognise(what, known, lambda wrong: math.isclose(value, wrong, rel_tol=rtol))
     raise Mistake(f"{what} is {value:.6g}{f': {otherwise}' if otherwise else _not(expected)}")
 
 
@@ -181,10 +177,73 @@ def equal(
         return
     if given is None:
         raise Mistake(f"{what} is None; did you forget `return`?")
-    for sentence, wrong in (known or {}).items():
-        if given == _plain(wrong):
-            raise Mistake(f"{what} is wrong: {sentence}")
+    _recognise(what, known, lambda wrong: given == _plain(wrong))
     raise Mistake(_difference(what, given, right))
+
+
+def close_to(
+    what: str,
+    found: object,
+    expected: np.ndarray[Any, Any],
+    *,
+    rtol: float = 1e-5,
+    known: Mapping[str, Any] | None = None,
+) -> None:
+    """Require an array of numbers, and say what may have gone wrong if it is another.
+
+    Parameters
+    ----------
+    what : str
+        How to call it, such as "`update` returns delta, which".
+    found : object
+        What the student's code returned.
+    expected : ndarray
+        What is right: shape and dtype count as well.
+    rtol : float
+        Difference allowed, relative to the largest expected magnitude; 0 for equal bits.
+    known : mapping from str to ndarray
+        What plausible mistakes give, by a sentence that names the mistake.
+
+    Raises
+    ------
+    Mistake
+        If it is not what is expected.
+
+    Examples
+    --------
+    >>> close_to("delta", np.ones(3), np.ones(3, np.float32))
+    Traceback (most recent call last):
+    adamoffload.labs.student.Mistake: delta has dtype float64; expected float32
+    """
+    if not isinstance(found, np.ndarray | np.generic):
+        raise Mistake(f"{what} is of type {type(found).__name__}; expected an array")
+    array = np.asarray(found)
+    if array.shape != expected.shape:
+        raise Mistake(f"{what} has shape {array.shape}; expected {expected.shape}")
+    if array.dtype != expected.dtype:
+        raise Mistake(f"{what} has dtype {array.dtype}; expected {expected.dtype}")
+    same = partial(_same, array, rtol=rtol)
+    if same(expected):
+        return
+    _recognise(what, known, lambda wrong: same(np.asarray(wrong)))
+    flat, right = array.ravel(), expected.ravel()
+    with np.errstate(all="ignore"):
+        i = int(np.argmax(~np.isclose(flat, right, rtol=rtol, atol=0, equal_nan=True)))
+    raise Mistake(f"{what} is wrong: element {i} is {flat[i]!s}, expected {right[i]!s}")
+
+
+def _recognise(what: str, known: Mapping[str, Any] | None, same: Callable[[Any], bool]) -> None:
+    """Raise the sentence of the first known mistake that gives the same answer."""
+    for sentence, wrong in (known or {}).items():
+        if same(wrong):
+            raise Mistake(f"{what} is wrong: {sentence}")
+
+
+def _same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], *, rtol: float) -> bool:
+    if rtol == 0:
+        return bool(np.array_equal(a, b, equal_nan=True))
+    scale = float(np.max(np.abs(b), initial=0.0))
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=0, atol=rtol * scale, equal_nan=True))
 
 
 def _difference(what: str, found: Any, expected: Any) -> str:

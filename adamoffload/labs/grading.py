@@ -7,11 +7,8 @@ import importlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from adamoffload.labs.student import Cheating, Mistake, Student
 
@@ -22,7 +19,6 @@ __all__ = [
     "Score",
     "Task",
     "check",
-    "close_to",
     "duration",
     "graded",
     "lab",
@@ -309,63 +305,3 @@ def _refuse_imports(source: bytes, forbidden: Sequence[str]) -> None:
                 raise Cheating(
                     f"line {line} imports {name}, which solves the lab; write it yourself"
                 )
-
-
-def close_to(
-    what: str,
-    found: object,
-    expected: np.ndarray[Any, Any],
-    *,
-    rtol: float = 1e-5,
-    known: dict[str, Any] | None = None,
-) -> None:
-    """Require an array of numbers, and say what may have gone wrong if it is another.
-
-    Parameters
-    ----------
-    what : str
-        How to call it, such as "`update` returns delta, which".
-    found : object
-        What the student's code returned.
-    expected : ndarray
-        What is right: shape and dtype count as well.
-    rtol : float
-        Difference allowed, relative to the largest expected magnitude; 0 for equal bits.
-    known : dict from str to ndarray
-        What plausible mistakes give, by a sentence that names the mistake.
-
-    Raises
-    ------
-    Mistake
-        If it is not what is expected.
-
-    Examples
-    --------
-    >>> close_to("delta", np.ones(3), np.ones(3, np.float32))
-    Traceback (most recent call last):
-    adamoffload.labs.student.Mistake: delta has dtype float64; expected float32
-    """
-    if not isinstance(found, np.ndarray | np.generic):
-        raise Mistake(f"{what} is of type {type(found).__name__}; expected an array")
-    array = np.asarray(found)
-    if array.shape != expected.shape:
-        raise Mistake(f"{what} has shape {array.shape}; expected {expected.shape}")
-    if array.dtype != expected.dtype:
-        raise Mistake(f"{what} has dtype {array.dtype}; expected {expected.dtype}")
-    same = partial(_same, array, rtol=rtol)
-    if same(expected):
-        return
-    for sentence, wrong in (known or {}).items():
-        if same(np.asarray(wrong)):
-            raise Mistake(f"{what} is wrong: {sentence}")
-    flat, right = array.ravel(), expected.ravel()
-    with np.errstate(all="ignore"):
-        i = int(np.argmax(~np.isclose(flat, right, rtol=rtol, atol=0, equal_nan=True)))
-    raise Mistake(f"{what} is wrong: element {i} is {flat[i]!s}, expected {right[i]!s}")
-
-
-def _same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], *, rtol: float) -> bool:
-    if rtol == 0:
-        return bool(np.array_equal(a, b, equal_nan=True))
-    scale = float(np.max(np.abs(b), initial=0.0))
-    return a.shape == b.shape and bool(np.allclose(a, b, rtol=0, atol=rtol * scale, equal_nan=True))

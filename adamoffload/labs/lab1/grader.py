@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from adamoffload.labs.compare import number, prediction
-from adamoffload.labs.grading import Lab, Task, close_to
+from adamoffload.labs.compare import close_to, number, prediction
+from adamoffload.labs.grading import Lab, Task
 from adamoffload.labs.student import Mistake, Student
 
 __all__ = ["LAB"]

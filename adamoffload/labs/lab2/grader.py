@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.labs.compare import equal, near, predictions
-from adamoffload.labs.grading import Lab, Task, close_to
+from adamoffload.labs.compare import close_to, equal, near, predictions
+from adamoffload.labs.grading import Lab, Task
 from adamoffload.labs.student import Mistake, Student
 
 __all__ = ["LAB"]

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from adamoffload.labs.compare import number
-from adamoffload.labs.grading import Lab, Task, close_to
+from adamoffload.labs.compare import close_to, number
+from adamoffload.labs.grading import Lab, Task
 from adamoffload.labs.predictions import Answer, predicted
 from adamoffload.labs.student import Mistake, Student
 

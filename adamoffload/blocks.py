@@ -20,7 +20,7 @@ import numpy as np
 from adamoffload.arguments import choice, positive_integer
 from adamoffload.backend import on_fork
 from adamoffload.program import Program
-from adamoffload.sums import BLOCK, squares, sums
+from adamoffload.sums import Rows, Sums, squares, sums
 
 __all__ = ["ENGINES", "Kernel", "NumpyKernel", "Span", "Team", "available_cores", "kernel_type"]
 
@@ -43,21 +43,17 @@ class Kernel(Protocol):
         What it runs.
     block_size : int
         Elements of a block, at most.
-    squares, sums : callable
-        Those of `adamoffload.sums`, as fast as this engine has them.
     """
 
     name: str
     program: Program
     block_size: int
 
-    @property
-    def squares(self) -> Callable[[Flat], float]:
-        """`adamoffload.sums.squares`."""
+    def squares(self, g: Flat, rows: Rows, /) -> Sums:
+        """Do what `adamoffload.sums.squares` does."""
 
-    @property
-    def sums(self) -> Callable[[Flat, Flat, Flat, np.float32], tuple[float, ...]]:
-        """`adamoffload.sums.sums`."""
+    def sums(self, m: Flat, v: Flat, delta: Flat, smallest: np.float32, rows: Rows, /) -> Sums:
+        """Do what `adamoffload.sums.sums` does."""
 
     def scratch(self) -> Any:
         """Allocate what one thread needs."""
@@ -83,7 +79,7 @@ class NumpyKernel:
     """
 
     name = "numpy"
-    block_size = BLOCK
+    block_size = 1 << 17
     squares = staticmethod(squares)
     sums = staticmethod(sums)
 

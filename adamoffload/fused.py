@@ -25,6 +25,7 @@ import numpy as np
 
 from adamoffload.files import replacing
 from adamoffload.program import Instruction, Program, Register
+from adamoffload.sums import Rows, Sums
 
 __all__ = ["NumbaKernel", "source"]
 
@@ -69,15 +70,13 @@ class NumbaKernel:
         arguments = [array] * len(program.arrays) + [scalar] * len(self._arguments)
         self._loop = _compiled(source(program), numba.void(*arguments))
 
-    @property
-    def squares(self) -> Callable[..., float]:
-        """`adamoffload.sums.squares`, compiled on first use."""
-        return _sums()[0]
+    def squares(self, g: Any, rows: Rows) -> Sums:
+        """Do what `adamoffload.sums.squares` does, compiled on first use."""
+        return _summed_up(_squares(), g, rows=rows, count=1)
 
-    @property
-    def sums(self) -> Callable[..., tuple[float, ...]]:
-        """`adamoffload.sums.sums`, compiled on first use."""
-        return _sums()[1]
+    def sums(self, m: Any, v: Any, delta: Any, smallest: Any, rows: Rows) -> Sums:
+        """Do what `adamoffload.sums.sums` does, compiled on first use."""
+        return _summed_up(_sums(), m, v, delta, smallest, rows=rows, count=6)
 
     def scratch(self) -> None:
         """Allocate nothing: intermediate values stay in registers of the processor."""
@@ -148,66 +147,79 @@ def _statement(line: Instruction, registers: Sequence[Register]) -> str:
 _SQUARES = """\
 import numpy as np
 
-def loop(x):
-    total = 0.0
-    for start in range(0, x.size, 4096):
-        part = x[start : start + 4096]
-        xx = np.float32(0)
-        for i in range(part.size):
-            xx += part[i] * part[i]
-        if 1e-27 < xx < np.inf:
-            total += xx
-        else:
+def loop(x, cuts, out):
+    for row in range(cuts.size - 1):
+        total = 0.0
+        for start in range(cuts[row], cuts[row + 1], 4096):
+            part = x[start : min(start + 4096, cuts[row + 1])]
+            xx = np.float32(0)
             for i in range(part.size):
-                total += np.float64(part[i]) ** 2
-    return total"""
+                xx += part[i] * part[i]
+            if 1e-27 < xx < np.inf:
+                total += xx
+            else:
+                for i in range(part.size):
+                    total += np.float64(part[i]) ** 2
+        out[0, row] = total"""
 
 _SUMS = """\
 import numpy as np
 
-def loop(m, v, delta, smallest):
-    mm = vv = dd = total = 0.0
-    small = infinite = 0
-    for start in range(0, m.size, 4096):
-        a, b, c = m[start : start + 4096], v[start : start + 4096], delta[start : start + 4096]
-        aa = bb = cc = once = np.float32(0)
-        below = np.int32(0)
-        for i in range(a.size):
-            aa += a[i] * a[i]
-            bb += b[i] * b[i]
-            cc += c[i] * c[i]
-            once += b[i]
-            below += np.int32(b[i] < smallest)
-        small += below
-        if 1e-27 < min(aa, bb, cc, once) and max(aa, bb, cc, once) < np.inf:
-            mm += aa
-            vv += bb
-            dd += cc
-            total += once
-        else:
+def loop(m, v, delta, smallest, cuts, out):
+    for row in range(cuts.size - 1):
+        mm = vv = dd = total = 0.0
+        small = infinite = 0
+        for start in range(cuts[row], cuts[row + 1], 4096):
+            stop = min(start + 4096, cuts[row + 1])
+            a, b, c = m[start:stop], v[start:stop], delta[start:stop]
+            aa = bb = cc = once = np.float32(0)
+            below = np.int32(0)
             for i in range(a.size):
-                mm += np.float64(a[i]) ** 2
-                vv += np.float64(b[i]) ** 2
-                dd += np.float64(c[i]) ** 2
-                total += b[i]
-                infinite += b[i] == np.inf
-    return mm, vv, dd, total, small, infinite"""
+                aa += a[i] * a[i]
+                bb += b[i] * b[i]
+                cc += c[i] * c[i]
+                once += b[i]
+                below += np.int32(b[i] < smallest)
+            small += below
+            if 1e-27 < min(aa, bb, cc, once) and max(aa, bb, cc, once) < np.inf:
+                mm += aa
+                vv += bb
+                dd += cc
+                total += once
+            else:
+                for i in range(a.size):
+                    mm += np.float64(a[i]) ** 2
+                    vv += np.float64(b[i]) ** 2
+                    dd += np.float64(c[i]) ** 2
+                    total += b[i]
+                    infinite += b[i] == np.inf
+        out[0, row], out[1, row], out[2, row] = mm, vv, dd
+        out[3, row], out[4, row], out[5, row] = total, small, infinite"""
 
 
 @cache
-def _sums() -> tuple[Callable[..., float], Callable[..., tuple[float, ...]]]:
-    """Compile `adamoffload.sums`: there the order of addition does not matter.
+def _squares() -> Callable[..., None]:
+    """Compile `adamoffload.sums.squares`: there the order of addition does not matter.
 
     Float32 is twice as fast as float64 and does for 4096 elements, unless it overflows or
     underflows.
     """
-    array, scalar, wide, count = numba.float32[::1], numba.float32, numba.float64, numba.int64
-    several: Any = numba.types.Tuple  # numba has no types of its own
-    several = several([wide] * 4 + [count] * 2)
-    return (
-        _compiled(_SQUARES, wide(array), fastmath={"reassoc"}),
-        _compiled(_SUMS, several(array, array, array, scalar), fastmath={"reassoc"}),
-    )
+    array, cuts, out = numba.float32[::1], numba.int64[::1], numba.float64[:, ::1]
+    return _compiled(_SQUARES, numba.void(array, cuts, out), fastmath={"reassoc"})
+
+
+@cache
+def _sums() -> Callable[..., None]:
+    """Compile `adamoffload.sums.sums`, likewise."""
+    array, cuts, out = numba.float32[::1], numba.int64[::1], numba.float64[:, ::1]
+    signature = numba.void(array, array, array, numba.float32, cuts, out)
+    return _compiled(_SUMS, signature, fastmath={"reassoc"})
+
+
+def _summed_up(loop: Callable[..., None], *arguments: Any, rows: Rows, count: int) -> Sums:
+    totals = np.empty((count, rows.count))
+    loop(*arguments, rows.cuts, totals)
+    return Sums(bool(np.isfinite(totals).all()), lambda: [*totals], totals.nbytes)
 
 
 def _compiled(text: str, signature: Any, **options: Any) -> Callable[..., Any]:

@@ -1,19 +1,19 @@
-"""What a `Probe` reads in one step, block by block.
+"""What a `Probe` reads in one step.
 
 A probe's rows, one for each parameter or group, are intervals of the arena. On a sampled step the
-threads that run Adam read each block just before and just after they update it, while it is in
-their cache: read later, from memory, the same sums cost twice as much. Sums are over all
-coordinates. Quantiles are over coordinates that lie a fixed stride apart in the row, whichever
-chunk they come in.
+threads that run Adam read what they update just before and just after, while it is in a cache: read
+later, from memory, the same sums cost twice as much. Sums are over all coordinates. Quantiles are
+over coordinates that lie a fixed stride apart in the row, whichever chunk they come in.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy as np
 from adamoffload.arena import Chunk
 from adamoffload.backend import Array, Backend
 from adamoffload.blocks import Kernel, Span
-from adamoffload.sums import BLOCK
+from adamoffload.sums import Rows, Sums
 
 if TYPE_CHECKING:
     from adamoffload.abstract import Step
@@ -49,6 +49,7 @@ Float32 = np.ndarray[Any, np.dtype[np.float32]]
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
 
 _RUN = 1 << 17  # coordinates whose quantiles are taken at once
+_STRETCH = 1 << 19  # elements that a thread reads at once: larger than a block, since calls cost
 _READ = ("gradient", "m", "v", "step_size")
 
 
@@ -144,11 +145,33 @@ class Row:
         """Number of sampled coordinates."""
         return self.sampled_before(self.stop)
 
-    def cut(self, start: int, stop: int) -> tuple[slice, slice]:
-        """Return the slots of the sampled coordinates in a block, and where they are in it."""
-        first, last = self.sampled_before(start), self.sampled_before(stop)
-        offset = self.start + first * self.stride - start
-        return slice(self.slot + first, self.slot + last), slice(offset, None, self.stride)
+    def cut(self, start: int, stop: int) -> tuple[slice, np.ndarray[Any, np.dtype[np.intp]]]:
+        """Return the slots of the sampled coordinates in an interval, and where they are."""
+        first = self.sampled_before(max(start, self.start))
+        last = self.sampled_before(min(stop, self.stop))
+        places = self.start + self.stride * np.arange(first, last)
+        return slice(self.slot + first, self.slot + last), places
+
+
+class Stretch(NamedTuple):
+    """What a thread reads at once: part of a chunk, and of one or several rows.
+
+    Attributes
+    ----------
+    which : slice
+        Which of the probe's rows it has a part of.
+    rows : Rows
+        How they divide it.
+    slots : slice
+        Where its sampled coordinates belong among those of all rows.
+    places : ndarray, shape (sampled,), intp
+        Where they are in it.
+    """
+
+    which: slice
+    rows: Rows
+    slots: slice
+    places: np.ndarray[Any, np.dtype[np.intp]]
 
 
 class Sample(NamedTuple):
@@ -219,7 +242,8 @@ class Layout:
             self.firsts
         ].tolist()  # a parameter of each row: they share its rate
         self.runs = [*self._runs()]
-        self.parts = self._parts()
+        self._stops = [row.stop for row in self.rows]
+        self._stretches: dict[tuple[int, int], Stretch] = {}
         self.traced = self._traced(coordinates)
         self.smallest = _smallest(subject.eps)
 
@@ -227,6 +251,22 @@ class Layout:
         """Return the parameter at a place in the arena, in update order, and the flat index."""
         k = bisect_right(self.starts, position) - 1
         return self.subject.order[k], position - self.starts[k]
+
+    def stretch(self, start: int, stop: int) -> Stretch:
+        """Return what is to be read from start to stop in the arena."""
+        key = start, stop
+        if key not in self._stretches:
+            first = bisect_right(self._stops, start)
+            rows = self.rows[first : bisect_left(self._stops, stop) + 1]
+            cuts = [0, *[row.stop - start for row in rows[:-1]], stop - start]
+            slots, places = zip(*[row.cut(start, stop) for row in rows], strict=True)
+            self._stretches[key] = Stretch(
+                slice(first, first + len(rows)),
+                Rows(cuts),
+                slice(slots[0].start, slots[-1].stop),
+                np.concatenate(places) - start,
+            )
+        return self._stretches[key]
 
     def _runs(self) -> Iterator[tuple[slice, slice, int]]:
         """Return neighbours with equally many sampled coordinates: rows, slots, how many."""
@@ -248,20 +288,6 @@ class Layout:
             row = Row(index, name, start, stop, stride_of(stop - start, sample), slot)
             slot += row.sampled
             yield row
-
-    def _parts(self) -> list[list[tuple[int, int, Row]]]:
-        """Return, for each chunk, the elements that it shares with a row."""
-        ends = [row.stop for row in self.rows]
-        parts = []
-        for chunk in self.subject.chunks:
-            first, last = bisect_right(ends, chunk.start), bisect_right(ends, chunk.stop - 1)
-            parts.append(
-                [
-                    (max(row.start, chunk.start), min(row.stop, chunk.stop), row)
-                    for row in self.rows[first : last + 1]
-                ]
-            )
-        return parts
 
     def _traced(self, coordinates: Sequence[tuple[str, int]]) -> list[list[tuple[int, int]]]:
         """Return, for each chunk, the traced coordinates in it: which, and where in the chunk."""
@@ -393,7 +419,7 @@ class Tracing(Observer):
 
 
 class ReadingKernel:
-    """A kernel whose blocks are read before and after, while they are in the cache.
+    """A kernel that reads before and after what it updates.
 
     Parameters
     ----------
@@ -404,29 +430,22 @@ class ReadingKernel:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self.name, self.program = kernel.name, kernel.program
-        self.block_size = min(BLOCK, kernel.block_size)
         self.squares, self.sums = kernel.squares, kernel.sums
+        self.block_size = _STRETCH
 
     def scratch(self) -> Any:
         """Allocate what one thread needs."""
         return self._kernel.scratch()
 
     def __call__(self, arrays: Sequence[Any], values: Sequence[Any], scratch: Any) -> None:
-        """Run the kernel on one block; the last of `arrays` is the range of its places."""
+        """Run the kernel block by block; the last of `arrays` is the range of their places."""
         g, m, v, where = arrays
-        bound, row, reading = values
-        slots, sampled = row.cut(where.start, where.stop)
-        taken, gradients = reading.taken, self.squares(g)
-        taken[0, slots] = g[sampled]
-        if not math.isfinite(gradients):
-            reading.search(0, where.start, g)
-        self._kernel((g, m, v), bound, scratch)
-        sums = self.sums(m, v, g, reading.smallest)
-        taken[1, slots], taken[2, slots], taken[3, slots] = m[sampled], v[sampled], g[sampled]
-        if not math.isfinite(sum(sums)):
-            for quantity, x in ((1, m), (2, v), (3, g)):
-                reading.search(quantity, where.start, x)
-        reading.blocks.append((row.index, where.start, (gradients, *sums)))  # append is atomic
+        bound, reading = values
+        after = reading.before(self._kernel, where, g)
+        for begin in range(0, g.size, self._kernel.block_size):
+            block = slice(begin, begin + self._kernel.block_size)
+            self._kernel((g[block], m[block], v[block]), bound, scratch)
+        after(m, v, g)
 
 
 class Observation(Observer):
@@ -449,8 +468,6 @@ class Observation(Observer):
     ----------
     taken : ndarray, shape (4, sampled), float32
         Gradient, m, v and update of the sampled coordinates.
-    blocks : list of tuple
-        Row, start and sums of every block, in any order.
     """
 
     def __init__(
@@ -465,9 +482,8 @@ class Observation(Observer):
         self.step = step.number  # not all of it, which would keep the gradients alive
         self._rates = [(step.rates[i], step.step_sizes[i]) for i in layout.leaders]
         self._corrections = 1 - step.progress.beta1_power, 1 - step.progress.beta2_power
-        self.smallest = layout.smallest
         self.taken = np.empty((4, layout.sampled), np.float32)
-        self.blocks: list[tuple[int, int, tuple[float, ...]]] = []
+        self._sums: list[tuple[int, slice, Sums, Sums]] = []
         self._bad: list[tuple[int, int, int]] = []
 
     def run(
@@ -478,19 +494,36 @@ class Observation(Observer):
         arrays: Sequence[Float32],
         spans: Sequence[Span],
     ) -> None:
-        """Run a kernel over a chunk, and read every block before and after."""
-        ends = [stop for _, stop, _ in spans]  # a row has one rate, so it is inside one span
-        cut = []
-        for start, stop, row in self._layout.parts[chunk.index]:
-            values = spans[bisect_right(ends, start - chunk.start)][2]
-            cut.append((start - chunk.start, stop - chunk.start, (values, row, self)))
-        run(self._kernels(kernel), (*arrays, range(chunk.start, chunk.stop)), cut)
+        """Run a kernel over a chunk, and read before and after."""
+        read = [(start, stop, (values, self)) for start, stop, values in spans]
+        run(self._kernels(kernel), (*arrays, range(chunk.start, chunk.stop)), read)
 
-    def search(self, quantity: int, start: int, x: Float32) -> None:
-        """Remember the first NaN or infinity of a block, if there is one."""
-        bad = ~np.isfinite(x)
-        if bad.any():
-            self._bad.append((quantity, *self._layout.place(start + int(np.argmax(bad)))))
+    def before(
+        self, kernel: Kernel, where: range, g: Float32
+    ) -> Callable[[Float32, Float32, Float32], None]:
+        """Read the gradient of a stretch of the arena; return what reads m, v and the update."""
+        which, rows, slots, places = self._layout.stretch(where.start, where.stop)
+        taken, squares = self.taken[:, slots], kernel.squares(g, rows)
+        taken[0] = g[places]
+        if not squares.finite:
+            self._search(0, where.start, g, rows)
+
+        def after(m: Float32, v: Float32, delta: Float32) -> None:
+            sums = kernel.sums(m, v, delta, self._layout.smallest, rows)
+            taken[1], taken[2], taken[3] = m[places], v[places], delta[places]
+            if not sums.finite:
+                for quantity, x in ((1, m), (2, v), (3, delta)):
+                    self._search(quantity, where.start, x, rows)
+            self._sums.append((where.start, which, squares, sums))  # append is atomic
+
+        return after
+
+    def _search(self, quantity: int, start: int, x: Float32, rows: Rows) -> None:
+        """Remember the first NaN or infinity in each row of a stretch."""
+        bad = np.flatnonzero(~np.isfinite(x))
+        row = np.searchsorted(rows.cuts, bad, "right")
+        for place in bad[np.unique(row, return_index=True)[1]].tolist():
+            self._bad.append((quantity, *self._layout.place(start + place)))
 
     def close(self) -> None:
         """Keep what was read: the step has succeeded."""
@@ -501,19 +534,25 @@ class Observation(Observer):
     def sample(self) -> Sample:
         """Sum up what was read."""
         layout = self._layout
-        totals = np.zeros((len(layout.rows), 7))
-        blocks = sorted(self.blocks)  # threads come in any order; sums shall not depend on it
-        np.add.at(totals, [row for row, _, _ in blocks], [sums for _, _, sums in blocks])
+        totals = np.zeros((7, len(layout.rows)))
+        # Threads come in any order, which the sums shall not depend on.
+        for _, which, squares, sums in sorted(self._sums, key=itemgetter(0)):
+            totals[:, which] += [*squares.by_row(), *sums.by_row()]
         norms = np.sqrt(np.add.reduceat(self._squares[layout.members], layout.firsts))
         series = np.empty((len(layout.rows), 7))
         series[:, :2] = self._rates
         series[:, 2:4] = self._corrections
-        series[:, 4] = np.sqrt(totals[:, 3]) / norms
-        series[:, 5:] = totals[:, 5:] / layout.sizes[:, None]
+        series[:, 4] = np.sqrt(totals[3]) / norms
+        series[:, 5:] = totals[5:].T / layout.sizes[:, None]
         quantiles = np.empty((len(layout.rows), 6, len(LEVELS)), np.float32)
         for rows, slots, count in layout.runs:
             quantiles[rows] = self._quantiles(series[rows, 1], self.taken[:, slots], count)
-        return Sample(self.step, quantiles, totals[:, :5], series)
+        return Sample(self.step, quantiles, totals[:5].T, series)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it keeps until it is summed up."""
+        return self.taken.nbytes + sum(a.nbytes + b.nbytes for _, _, a, b in self._sums)
 
     def first_bad(self) -> NonFinite | None:
         """Return the first NaN or infinity."""

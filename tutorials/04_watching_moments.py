@@ -225,7 +225,7 @@ print("units born dead:            ", born_dead)
 dark = np.sum(lit == 0)
 print("at the least:", UNITS * dark + 64 * born_dead.size - dark * born_dead.size)
 
-watch = ao.Probe(every=5, sample=2048)  # quantiles over all weights, not 1,024 of them
+watch = ao.Probe(every=5, sample=2048)  # quantiles over all weights, not 512 of them
 optimizer = ao.AdamOffload([w1, b1, w2, b2], LR, probe=watch)
 loss_and_gradients = ao.value_and_grad(loss, optimizer.parameters)
 for _ in range(6):

@@ -69,7 +69,7 @@ def train(steps, optimizer, loss_and_gradients):
 
 LR, STEPS = 3e-3, 300
 parameters, loss_and_gradients = network()
-probe = ao.Probe(sample=2048)  # quantiles over all weights, not 1,024 of them
+probe = ao.Probe(sample=2048)  # quantiles over all weights, not 512 of them
 losses = train(STEPS, ao.AdamOffload(parameters, LR, probe=probe), loss_and_gradients)
 print(f"loss of a batch: {losses[0]:.2f} at first, {losses[-1]:.2f} in the end")
 

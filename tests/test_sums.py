@@ -1,0 +1,100 @@
+"""Sums by row, beside NumPy's in float64 over each row by itself."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adamoffload.blocks import NumpyKernel
+from adamoffload.program import trace
+from adamoffload.sums import Rows
+
+SMALLEST = np.float32(1e-16)
+SIZES = {
+    "one row": [200_000],
+    "a row smaller than a segment": [7],
+    "rows of whole segments": [512, 1024, 512],
+    "rows that end inside segments": [513, 2000, 511, 5000],
+    "several rows in a segment": [3, 1, 100, 4000, 5, 5],
+    "many": [1] * 700 + [5000] + [31] * 100,
+}
+
+
+def kernel(engine: str) -> Any:
+    """Return what sums up, of an engine."""
+    if engine == "numba":
+        pytest.importorskip("numba")
+        from adamoffload.fused import NumbaKernel
+
+        return NumbaKernel(trace(lambda x: (x,), ["x"], []))
+    return NumpyKernel
+
+
+def check(engine: str, cuts: list[int], g: Any, m: Any, v: Any, delta: Any) -> None:
+    """Compare all sums with those taken row by row."""
+    rows, of = Rows(cuts), kernel(engine)
+    first, then = of.squares(g, rows), of.sums(m, v, delta, SMALLEST, rows)
+    found = np.array([*first.by_row(), *then.by_row()])
+    wanted = [
+        [np.sum(x.astype(np.float64) ** power) for a, b in pairwise(cuts) for x in [y[a:b]]]
+        for y, power in ((g, 2), (m, 2), (v, 2), (delta, 2), (v, 1))
+    ]
+    wanted += [[np.sum(v[a:b] < SMALLEST) for a, b in pairwise(cuts)]]
+    wanted += [[np.sum(v[a:b] == np.inf) for a, b in pairwise(cuts)]]
+    np.testing.assert_allclose(found, wanted, rtol=5e-6)
+    assert first.finite == np.isfinite(g).all()
+    assert then.finite == (np.isfinite(m) & np.isfinite(v) & np.isfinite(delta)).all()
+
+
+@pytest.fixture(params=SIZES)
+def cuts(request: pytest.FixtureRequest) -> list[int]:
+    """Return where rows begin and end."""
+    return [0, *np.cumsum(SIZES[request.param]).tolist()]
+
+
+@pytest.mark.parametrize("engine", ["numpy", "numba"])
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30, 0.0])
+def test_rows_are_summed_up_each_by_itself(cuts: list[int], scale: float, engine: str) -> None:
+    rng = np.random.default_rng(0)
+    g, m, v, delta = rng.standard_normal((4, cuts[-1]), np.float32) * np.float32(scale)
+    check(engine, cuts, g, m, np.abs(v), delta)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "numba"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e-25, 3e38])
+def test_one_odd_element_spoils_its_own_row_alone(
+    cuts: list[int], value: float, engine: str
+) -> None:
+    rng = np.random.default_rng(0)
+    for place in {0, cuts[-1] // 2, cuts[-1] - 1}:
+        arrays = rng.standard_normal((4, cuts[-1]), np.float32)
+        arrays[2] **= 2
+        arrays[:, place] = value
+        with np.errstate(all="ignore"):
+            check(engine, cuts, *arrays)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "numba"])
+def test_equal_numbers_do_not_add_up_to_a_large_error(engine: str) -> None:
+    x = np.full(1 << 19, np.float32(0.1))
+    check(engine, [0, 100, x.size], x, x, x, x)
+
+
+def test_what_is_right_is_not_summed_up_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken_again = []
+
+    def argwhere(condition: Any) -> Any:
+        taken_again.append(np.count_nonzero(condition))
+        return np.transpose(np.nonzero(condition))
+
+    monkeypatch.setattr("adamoffload.sums.np.argwhere", argwhere)
+    x = np.ones(10_000, np.float32)
+    Rows([0, x.size]).totals([x])
+    assert taken_again == []
+    x[5000:] = 0  # these may have been squares that underflowed
+    Rows([0, 7000, x.size]).totals([x])
+    assert taken_again == [1]

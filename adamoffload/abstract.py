@@ -12,7 +12,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from adamoffload.arguments import choice, describe, flag, float32
 from adamoffload.backend import Array, Backend, on_fork
 from adamoffload.gradients import Gradients, centralized
 from adamoffload.groups import FixedRate, read_decay, read_parameters, read_rate
+from adamoffload.hints import FIXED, MISSING
 from adamoffload.integrity import Attempt, Integrity, Loss, Progress
 from adamoffload.ledger import NO_LEDGER, Ledger
 from adamoffload.nonfinite import POLICIES, Open, Screen, Sieve
@@ -454,6 +455,18 @@ class AbstractAdam(ABC):
     def _owner(self) -> str:
         """The optimizer's name, for messages."""
         return type(self).__name__
+
+    if not TYPE_CHECKING:  # where unknown names are errors anyway
+
+        def __getattr__(self, name: str) -> Any:
+            hint = f"; {MISSING[name]}" if name in MISSING else ""
+            message = f"{self._owner} has no attribute {name!r}{hint}"
+            raise AttributeError(message, name=name, obj=self)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in FIXED:
+            raise AttributeError(f"{self._owner}: {name} cannot be assigned; {FIXED[name]}")
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         return (

@@ -66,20 +66,16 @@ def floating(
     --------
     >>> floating("AdamOffload", "beta1", 1, above=0, below=1)
     Traceback (most recent call last):
-    TypeError: AdamOffload: beta1 must be a float, got 1 (int); write 1.0
+    TypeError: AdamOffload: beta1 must be a float, got 1 (int)
     """
     floating_type(owner, name, value)
     return _in_range(owner, name, float(value), above, at_least, below)  # type: ignore[arg-type]  # just looked
 
 
-def floating_type(owner: str, name: str, value: object) -> None:
+def floating_type(owner: str, name: str, value: object, wanted: str = "a float") -> None:
     """Check the type alone, as `floating` does: where types come before ranges."""
     if not isinstance(value, float | np.floating):
-        short = (
-            isinstance(value, int | np.integer) and _is_integer(value) and abs(int(value)) < 10**15
-        )
-        hint = f"; write {value}.0" if short else ""
-        raise TypeError(f"{owner}: {name} must be a float, got {describe(value)}{hint}")
+        raise TypeError(f"{owner}: {name} must be {wanted}, got {describe(value)}")
 
 
 def number(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
-__all__ = ["reading", "replacing"]
+__all__ = ["check_writable", "reading", "replacing"]
 
 
 @contextmanager
@@ -47,7 +46,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     shown = os.fsdecode(path)
     target = os.path.realpath(shown)  # a link stays
     folder = os.path.dirname(target)
-    temporary = os.path.join(folder, f".adamoffload-{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(folder, f".adamoffload-{os.urandom(8).hex()}.tmp")
     with suppress(FileNotFoundError):
         _check_regular(os.stat(target).st_mode, shown)
     with _named(shown):
@@ -66,6 +65,16 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             os.unlink(temporary)
         raise
     _sync_folder(folder)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise what `replacing` would, before there is anything to write."""
+    with suppress(_NothingToWrite), replacing(path):
+        raise _NothingToWrite
+
+
+class _NothingToWrite(Exception):
+    pass
 
 
 @contextmanager

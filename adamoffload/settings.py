@@ -46,8 +46,9 @@ def read_constants(
     >>> read_constants("AdamOffload", 0.5, 0.25, 1.0)
     (np.float32(0.5), np.float32(0.25), np.float32(1.0))
     """
-    for name, value in (("beta1", beta1), ("beta2", beta2), ("eps", eps)):
-        floating_type(owner, name, value)
+    floating_type(owner, "beta1", beta1, "a float in (0, 1)")
+    floating_type(owner, "beta2", beta2, "a float in (0, 1)")
+    floating_type(owner, "eps", eps, "a float > 0")
     return (
         _read_beta(owner, "beta1", beta1),
         _read_beta(owner, "beta2", beta2),

@@ -7,11 +7,14 @@ names of an archive's members.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
+
+from adamoffload.files import replacing
 
 __all__ = ["save"]
 
@@ -42,14 +45,19 @@ def save(
     ------
     ValueError
         For another suffix; nothing is written.
+    OSError
+        If it cannot be written; a file that was there stays as it was.
     """
     name = fspath(path)
     if name.endswith(".npz"):
-        np.savez_compressed(name, **arrays())
+        with replacing(name) as file:
+            np.savez_compressed(file, **arrays())
     elif name.endswith(".csv"):
-        with open(name, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
+        with replacing(name) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            writer = csv.writer(text)
             writer.writerow(header)
             writer.writerows(rows())
+            text.detach()  # flushes; the file is closed by who opened it
     else:
         raise ValueError(f"{owner}.save: path must end in .npz or .csv, got {name!r}")

@@ -19,7 +19,7 @@ BACKENDS = sorted((ROOT / "backends").rglob("*.py"))
 EXAMPLE = ROOT / "tests" / "example_backend" / "adamoffload_background.py"
 LAB_FILES = sorted((ROOT / "adamoffload" / "labs").glob("lab*/*.py"))  # use it as a user would
 TESTING = sorted((ROOT / "adamoffload" / "testing").rglob("*.py"))
-LEAVES = ("adam", "backend", "tables")
+LEAVES = ("adam", "backend", "files")
 PLOTS = sorted((ROOT / "adamoffload" / "plots").rglob("*.py"))
 DRAWERS = ("__init__.py", "bench.py", "trajectory.py", "demo.py", "markup.py", "page.py")
 NOT_AT_IMPORT = (
@@ -62,9 +62,13 @@ def test_the_leaves_import_nothing_of_ours(name: str) -> None:
     assert not {module for module in found if is_of(module, "adamoffload")}
 
 
-def test_the_ledger_imports_only_what_saves_it() -> None:
-    found = imports_of(ROOT / "adamoffload" / "ledger.py")
-    assert {m for m in found if is_of(m, "adamoffload")} == {"adamoffload.tables.save"}
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [("ledger", "adamoffload.tables.save"), ("tables", "adamoffload.files.replacing")],
+)
+def test_what_records_imports_only_what_saves_it(name: str, needed: str) -> None:
+    found = imports_of(ROOT / "adamoffload" / f"{name}.py")
+    assert {m for m in found if is_of(m, "adamoffload")} == {needed}
 
 
 @pytest.mark.parametrize("path", [*BACKENDS, EXAMPLE], ids=name_of)

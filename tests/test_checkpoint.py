@@ -523,9 +523,9 @@ def test_a_file_that_changes_while_it_is_loaded_breaks_the_optimizer_aloud(
 def test_another_optimizers_checkpoint_is_refused(tmp_path: Path) -> None:
     ao.save(tmp_path / "x", train(build(size=5)))
     for other, message in (
-        (build(size=6), r"parameter of 'a' must have the parameter's shape \(6,\), got \(5,\)"),
+        (build(size=6), r"value of 'a' must have the parameter's shape \(6,\), got \(5,\)"),
         (build(beta1=0.5), "beta1: 0.9 in the state, 0.5 here"),
-        (checkpoints.optimizer(), "parameter lacks 'w/0'"),
+        (checkpoints.optimizer(), "the file lacks 'w/0'"),
     ):
         before = snapshot(other)
         with pytest.raises(ValueError, match=message) as caught:

@@ -178,6 +178,16 @@ def test_trajectory_draws_what_it_is_told(
     assert lines[-1] == f"Picture: {output}"
 
 
+def test_trajectory_does_no_work_for_a_picture_that_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adamoffload.playground.run", lambda *_, **__: pytest.fail("it ran"))
+    folder = tmp_path / "a.png"
+    folder.mkdir()
+    assert main(["trajectory", "--output", str(folder)]) == 2
+    assert f"--output {folder}: Is a directory" in capsys.readouterr().err
+
+
 def test_trajectory_help_names_all_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["trajectory", "--help"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adamoffload.files import replacing
+from adamoffload.files import check_writable, replacing
 
 
 def test_the_file_is_there_when_the_block_ends(tmp_path: Path) -> None:
@@ -73,3 +73,15 @@ def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
 def test_what_is_written_is_whole_however_much_the_system_takes_at_once(tmp_path: Path) -> None:
     with replacing(tmp_path / "out") as file:
         assert isinstance(file, io.BufferedIOBase)  # a raw file may write a part, and say so
+
+
+def test_whether_a_file_can_be_written_is_known_beforehand(tmp_path: Path) -> None:
+    path = tmp_path / "old"
+    path.write_bytes(b"old")
+    check_writable(path)
+    check_writable(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"old"
+    for wrong in (tmp_path, tmp_path / "none" / "file", path / "file"):
+        with pytest.raises(OSError, match=str(wrong)):
+            check_writable(wrong)

@@ -401,6 +401,42 @@ def test_rate_of_a_table_cannot_be_assigned() -> None:
         optimizer.learning_rate = 0.1
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("step", r"optimizer\(gradients\)"),
+        ("zero_grad", "argument of each call"),
+        ("lr", "`learning_rate`"),
+        ("param_groups", "to the constructor"),
+    ],
+)
+def test_what_other_frameworks_have_is_answered_with_what_is_here(
+    optimizer: ao.AdamOffload, name: str, hint: str
+) -> None:
+    with pytest.raises(AttributeError, match=rf"AdamOffload has no attribute '{name}'; .*{hint}"):
+        getattr(optimizer, name)
+    assert not hasattr(optimizer, name)
+
+
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "betas", "beta1", "eps", "loss_scale"])
+def test_an_assignment_that_would_do_nothing_is_refused(
+    optimizer: ao.AdamOffload, name: str
+) -> None:
+    with pytest.raises(AttributeError, match=f"{name} cannot be assigned; .*(construct|learning)"):
+        setattr(optimizer, name, 0.5)
+
+
+def test_a_subclass_may_have_attributes_of_its_own() -> None:
+    class Counting(ao.AdamOffload):
+        def __init__(self, *arguments: Any) -> None:
+            self.calls = 0
+            super().__init__(*arguments)
+
+    optimizer = Counting(make_parameters(ao.get_backend("numpy"), [(1,)]))
+    optimizer.calls += 1
+    assert optimizer.calls == 1
+
+
 @pytest.mark.parametrize("returned", [np.nan, np.inf, "0.1", None, np.ones(2)])
 def test_bad_value_of_a_schedule_changes_nothing(returned: Any) -> None:
     class Schedule(ao.LearningRateSchedule):

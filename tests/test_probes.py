@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -465,6 +466,26 @@ def test_unknown_names_are_answered_with_the_known() -> None:
 
 
 # -- files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".csv"])
+def test_a_save_that_fails_leaves_the_old_file(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe, path = ao.Probe(), tmp_path / f"p{suffix}"
+    train(probe, 2)
+    probe.save(path)
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("adamoffload.files.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        probe.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
 
 ODD = ('=1+1,"x"', "line\nbreak\r\n", "Größe 損失 🙂", "<b>&amp;'", " ../\\ ")
 

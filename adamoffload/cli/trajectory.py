@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adamoffload.cli.text import UsageError, checked, natural, positive, real
+from adamoffload.files import check_writable
 
 __all__ = ["add"]
 
@@ -97,6 +98,7 @@ def _trajectory(arguments: argparse.Namespace) -> int:
     output = arguments.output
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(output)
         trajectories = playground.run(
             arguments.function,
             arguments.compare,

@@ -23,7 +23,7 @@ from adamoffload.ledger import NO_LEDGER, Holding, Ledger
 from adamoffload.pipeline import Pipeline
 from adamoffload.probes import NO_PROBE, Probe
 from adamoffload.program import Program, trace
-from adamoffload.sampling import Subject
+from adamoffload.rows import Subject
 
 __all__ = ["AdamOffload", "OffloadMemory"]
 

@@ -15,17 +15,16 @@ import numpy as np
 
 from adamoffload.arguments import choice, describe, positive_integer
 from adamoffload.blocks import Kernel
+from adamoffload.rows import Layout, Subject
 from adamoffload.sampling import (
     LEVELS,
     UNSEEN,
-    Layout,
     NonFinite,
     Observation,
     Observer,
     ReadingKernel,
     Sample,
     SquaredNorms,
-    Subject,
     Tracing,
 )
 from adamoffload.tables import save

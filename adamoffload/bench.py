@@ -198,6 +198,31 @@ def _print_table(results: Sequence[Result]) -> None:
     print("x floor: time over the floor's; x torch fused: how many times as fast")
 
 
+def _label(name: str) -> str:
+    """Spell a contender's name out for the figure.
+
+    Examples
+    --------
+    >>> _label("numba step 200, 2t"), _label("deepspeed")
+    ('Numba step, 200 tensors, 2 threads', 'DeepSpeedCPUAdam')
+    """
+    others = {
+        "textbook": "textbook, whole arrays",
+        "copies": "the four copies of a step",
+        "torch fused": "PyTorch, fused",
+        "torch foreach": "PyTorch, foreach",
+        "deepspeed": "DeepSpeedCPUAdam",
+        "optax": "Optax, jitted",
+    }
+    if name in others:
+        return others[name]
+    what, threads = name.removesuffix("t").split(", ")
+    engine, kind, *tensors = what.split()
+    parts = [f"{engine.replace('num', 'Num').replace('py', 'Py')} {kind}"]
+    parts += [f"{count} tensors" for count in tensors]
+    return ", ".join([*parts, "1 thread" if threads == "1" else f"{threads} threads"])
+
+
 def _draw(results: Sequence[Result], machine: dict[str, str], path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -218,24 +243,32 @@ def _draw(results: Sequence[Result], machine: dict[str, str], path: Path) -> Non
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for ax, size in zip(axes, sizes, strict=False):
             shown = [r for r in results if r.size == size and not r.missing]
-            floor = next(r.ns for r in shown if r.name == "floor")
+            floor = shown[0].ns
             ax.axvline(floor, color=plots.COLORS["limit"], linestyle="--", label="memory floor")
-            for y, r in enumerate(other for other in shown if other.name != "floor"):
+            for y, r in enumerate(shown[1:]):
                 low, high = r.quartiles_ns
                 ax.hlines(y, floor, r.ns, color=color(r.name), linewidth=1, alpha=0.5)
                 ax.hlines(y, low, high, color=color(r.name), linewidth=6, alpha=0.5)
                 ax.plot(r.ns, y, "o", color=color(r.name), markersize=8)
+                below = r.ns < floor  # there the value would lie on the floor's line
                 ax.annotate(
-                    f"{r.ns:.2f}", (max(r.ns, high), y), (9, -4), textcoords="offset points"
+                    f"{r.ns:.2f}",
+                    (min(r.ns, low) if below else max(r.ns, high), y),
+                    (-9 if below else 9, -4),
+                    textcoords="offset points",
+                    ha="right" if below else "left",
                 )
-            ax.set_yticks(range(len(shown) - 1), [r.name for r in shown if r.name != "floor"])
+            ax.set_yticks(range(len(shown) - 1), [_label(r.name) for r in shown[1:]])
             ax.invert_yaxis()
             ax.set_xscale("log")
             ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             ax.xaxis.set_minor_formatter(NullFormatter())
-            ax.set_xlim(right=max(r.quartiles_ns[1] for r in shown) * 1.5)
-            ax.set(title=f"{size:,} parameters", xlabel="ns a parameter: median and quartiles")
+            ax.set_xlim(
+                min(r.quartiles_ns[0] for r in shown) / 1.6,
+                max(r.quartiles_ns[1] for r in shown) * 1.5,
+            )
+            ax.set(title=f"{size:,} parameters", xlabel="ns a parameter, median and quartiles")
             ax.grid(visible=False, axis="y")
         for ax in axes[len(sizes) :]:
             ax.set_axis_off()

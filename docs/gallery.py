@@ -140,7 +140,7 @@ def playground() -> Figure:
 
 def turned() -> Figure:
     paths = ao.playground.run("rotated", ["adam:lr=0.3", "sgd:lr=0.015"], steps=100)
-    return ao.plots.playground(paths, panels=True)
+    return ao.plots.playground(paths)
 
 
 FIGURES = (

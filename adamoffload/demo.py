@@ -399,7 +399,14 @@ def _draw(result: _Result, memory_bytes: int, path: Path) -> None:
         axes[0, 1].set_yscale("log")
         epochs = np.arange(1, len(result.accuracies) + 1)
         axes[0, 2].plot(epochs, result.accuracies, color=plots.LINES[0], marker="o")
-        axes[0, 2].axhline(TARGET_ACCURACY, color="black", linestyle=":", linewidth=1.2)
+        axes[0, 2].axhline(
+            TARGET_ACCURACY,
+            color="black",
+            linestyle=":",
+            linewidth=1.2,
+            label=f"to be reached: {TARGET_ACCURACY:.0%}",
+        )
+        axes[0, 2].legend(loc="lower right")
         axes[0, 2].set(title="Test accuracy", xlabel="epoch", ylabel="images classified right")
         axes[0, 2].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         weights_only = [name for name in result.names if name.endswith("weight")]

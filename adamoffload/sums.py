@@ -59,7 +59,7 @@ class Rows:
     calls are few, however many the rows: segments of equal length are summed up at once, and the
     elements of those where a row ends are put aside. Dividing all that among the rows waits until
     no other thread is at work. The sums are ``np.einsum``'s, which gives up the lock while it runs;
-    ``np.vecdot`` and ``np.matmul`` are twice as fast, but keep it, and all others wait.
+    ``np.vecdot`` and ``np.matmul`` are twice as fast, but (NumPy 2.4) keep it, and all others wait.
 
     Float32 is right to some 1e-6 for the elements of a segment, unless squares overflow or lose
     digits near the smallest number, 1.2e-38. Then sums are taken again in float64: those of rows

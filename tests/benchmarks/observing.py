@@ -2,14 +2,18 @@
 
 Run it with ``python tests/benchmarks/observing.py [PARAMETERS] [ROUNDS]``. Two optimizers take
 turns in one process, ten steps each, so that a probe of every tenth step samples once a turn; who
-goes first alternates. The first line of each block compares an optimizer with its like: that is the
-noise of the measurement. The last line is what the calls cost when there is nothing to watch with.
+goes first alternates. A step is the optimizer's alone, with all parameters in one tensor or in 20,
+or that of a training: forward, backward with a batch of 64, and the optimizer's. The first line of
+each block compares an optimizer with its like: that is the noise of the measurement. The last line
+is what the calls cost when there is nothing to watch with.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,21 +25,33 @@ from adamoffload.probes import NO_PROBE
 TURN = 10
 
 
-def optimizer(size: int, tensors: int, engine: str, **watching: Any) -> tuple[Any, list[Any]]:
-    """Return an optimizer and its gradients."""
+def optimizing(size: int, tensors: int, engine: str, **watching: Any) -> Callable[[], object]:
+    """Return a step of an optimizer."""
     device, rng = ao.get_backend("numpy"), np.random.default_rng(0)
     arrays = [rng.standard_normal(size // tensors, np.float32) for _ in range(tensors)]
     parameters = [ao.Parameter(device.asarray(a), f"p{i}") for i, a in enumerate(arrays)]
     gradients = [device.asarray(a) for a in arrays]
-    return ao.AdamOffload(parameters, engine=engine, **watching), gradients
+    return partial(ao.AdamOffload(parameters, engine=engine, **watching), gradients)
 
 
-def turn(stepper: tuple[Any, list[Any]]) -> list[float]:
+def training(size: int, engine: str, **watching: Any) -> Callable[[], object]:
+    """Return a step of the training of a layer with as many outputs as inputs."""
+    device, rng = ao.get_backend("numpy"), np.random.default_rng(0)
+    width = round(size**0.5)
+    x, y = (device.asarray(rng.standard_normal((64, width), np.float32)) for _ in range(2))
+    w = ao.Parameter(device.asarray(rng.standard_normal((width, width), np.float32)), "w")
+    opt = ao.AdamOffload([w], engine=engine, **watching)
+    gradients_of = ao.value_and_grad(
+        lambda x, y: np.mean((np.tanh(x @ w) - y) ** 2), opt.parameters
+    )
+    return lambda: opt(gradients_of(x, y)[1])
+
+
+def turn(step: Callable[[], object]) -> list[float]:
     """Return the seconds of each of ten steps."""
-    step, gradients = stepper
     clock = [time.perf_counter()]
     for _ in range(TURN):
-        step(gradients)
+        step()
         clock.append(time.perf_counter())
     return np.diff(clock).tolist()
 
@@ -84,15 +100,17 @@ if __name__ == "__main__":
     size = int(float(sys.argv[1])) if len(sys.argv) > 1 else 1_000_000
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 60
     for engine in ("numpy", "numba"):
-        for tensors in (1, 20):
-            print(f"{engine}, {size:,} parameters in {tensors}")
+        for what, make in (
+            ("in one tensor", partial(optimizing, size, 1, engine)),
+            ("in 20 tensors", partial(optimizing, size, 20, engine)),
+            ("trained", partial(training, size, engine)),
+        ):
+            print(f"{engine}, {size:,} parameters, {what}")
             for label, watching in (
                 ("nothing", {}),
                 ("ledger", {"ledger": ao.Ledger()}),
                 ("probe", {"probe": ao.Probe(TURN)}),
                 ("both", {"ledger": ao.Ledger(), "probe": ao.Probe(TURN)}),
             ):
-                without = optimizer(size, tensors, engine)
-                watched = optimizer(size, tensors, engine, **watching)
-                print(f"  {label:8} {compare(without, watched, rounds)}")
+                print(f"  {label:8} {compare(make(), make(**watching), rounds)}")
     print(f"off: {off_s() * 1e6:.2f} us a step")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adamoffload.labs.compare import equal, near, number, prediction, predictions
+from adamoffload.labs.compare import equal, near, number, prediction, predictions, shown
 from adamoffload.labs.grading import NUMBERS, graded, lab
 from adamoffload.labs.predictions import Answer, predicted
 from adamoffload.labs.student import Mistake
@@ -147,6 +147,20 @@ def test_a_near_number_is_right_and_a_known_one_is_named() -> None:
         near("x", 3, 1.0)
     with pytest.raises(Mistake, match=r"^x is 3: think again$"):
         near("x", 3, 1.0, otherwise="think again")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (2.0**26, "67108864"),
+        (-3, "-3"),
+        (2 / 3, "0.666667"),
+        (1e-9, "1e-09"),
+        (2.0**90, "1.23794e+27"),
+    ],
+)
+def test_a_whole_number_is_shown_with_all_its_digits(value: float, text: str) -> None:
+    assert shown(value) == text
 
 
 def test_lists_are_compared_to_the_last_entry() -> None:

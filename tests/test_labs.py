@@ -76,6 +76,11 @@ def test_a_counter_may_hand_out_its_own_dict(tmp_path: Path) -> None:
     assert reasons(score) == {}
 
 
+def test_a_truth_that_numpy_has_found_counts(tmp_path: Path) -> None:
+    found = solution(7) + "\nSAME_BITS = [np.bool_(answer) for answer in SAME_BITS]\n"
+    assert reasons(graded(tmp_path, 7, found)) == {}
+
+
 class InThisProcess(Student):
     """Runs a file that is known to do no harm, in a third of the time."""
 

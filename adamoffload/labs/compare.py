@@ -11,7 +11,7 @@ import numpy as np
 
 from adamoffload.labs.student import Mistake, Student
 
-__all__ = ["close_to", "equal", "near", "number", "prediction", "predictions"]
+__all__ = ["close_to", "equal", "near", "number", "prediction", "predictions", "shown"]
 
 
 def prediction(student: Student, name: str) -> Any:
@@ -99,6 +99,22 @@ def number(what: str, found: object) -> float:
     return value
 
 
+def shown(value: float) -> str:
+    """Return a number as a sentence shows it: a whole one with all its digits.
+
+    Parameters
+    ----------
+    value : float
+        The number.
+
+    Examples
+    --------
+    >>> shown(2.0**26), shown(2 / 3), shown(1e20)
+    ('67108864', '0.666667', '1e+20')
+    """
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.6g}"
+
+
 def near(
     what: str,
     found: object,
@@ -140,7 +156,7 @@ def near(
     if math.isclose(value, expected, rel_tol=rtol):
         return
     _recognise(what, known, lambda wrong: math.isclose(value, wrong, rel_tol=rtol))
-    raise Mistake(f"{what} is {value:.6g}{f': {otherwise}' if otherwise else _not(expected)}")
+    raise Mistake(f"{what} is {shown(value)}{f': {otherwise}' if otherwise else _not(expected)}")
 
 
 def equal(
@@ -258,8 +274,8 @@ def _difference(what: str, found: Any, expected: Any) -> str:
 
 
 def _not(expected: object) -> str:
-    shown = f"{expected:.6g}" if isinstance(expected, float) else _short(expected)
-    return f", expected {shown}"
+    right = shown(expected) if isinstance(expected, float) else _short(expected)
+    return f", expected {right}"
 
 
 def _short(value: object) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from adamoffload.labs.compare import number, prediction
+from adamoffload.labs.compare import number, prediction, shown
 from adamoffload.labs.student import Mistake, Student
 
 __all__ = ["Answer", "predicted"]
@@ -68,7 +68,7 @@ def predicted(
         value = number(what, given)
         if not _close(value, answer.value, rtol):
             known = [text for wrong, text in answer.known.items() if _close(value, wrong, rtol)]
-            raise Mistake(f"{what} is not {value:g}: {known[0] if known else answer.hint}")
+            raise Mistake(f"{what} is not {shown(value)}: {known[0] if known else answer.hint}")
 
 
 def _close(a: float, b: float, rtol: float) -> bool:

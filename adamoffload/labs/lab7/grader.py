@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from adamoffload.labs.compare import close_to
+from adamoffload.labs.compare import close_to, shown
 from adamoffload.labs.grading import Lab, Task
 from adamoffload.labs.predictions import Answer, predicted
 from adamoffload.labs.student import Mistake, Student
@@ -128,18 +128,21 @@ def _stuck(student: Student) -> None:
         ),
         rtol=0,
     )
-    for delta in map(np.float32, (4, 1, -1, 3, 0.001, -0.001, 1e-10, 1e20)):
+    sizes = (4, 1, -1, 3, 0.001, -0.001, 1e-10, 1e20, 2.0**90, -(2.0**90), 2.0**-90, -(2.0**-90))
+    for delta in map(np.float32, sizes):
         found, right = student.call("stuck_at", delta), _power_that_sticks(delta)
         what = f"`stuck_at({delta:g})`"
         if not isinstance(found, np.floating):
             raise Mistake(f"{what} returned {type(found).__name__}; expected a np.float32")
-        if found == right:
+        if float(found) == right:
             continue
         if found == 1 and right < 1:
             raise Mistake(f"{what} is 1, and smaller powers of two are stuck already: begin lower")
         if delta < 0 and found == _power_that_sticks(-delta):
             raise Mistake(f"{what}: below a power of two, the gaps are half as wide as above it")
-        raise Mistake(f"{what} is {found:g}, expected {right:g}")
+        if delta > 0 and float(found) == float(right) * 2.0**29:
+            raise Mistake(f"{what} adds in float64, which has 53 bits; keep p a np.float32")
+        raise Mistake(f"{what} is {shown(float(found))}, expected {shown(float(right))}")
 
 
 def _stalled(beta: Any) -> tuple[int, int]:
@@ -153,7 +156,7 @@ def _stall(student: Student) -> None:
     for beta in map(np.float32, (0.9, 0.5, 0.75, 0.99, 0.999)):
         found = student.call("stall", beta)
         what = f"`stall({beta:g})`"
-        if not isinstance(found, tuple) or len(found) != 2:
+        if not isinstance(found, tuple) or len(found) != 2 or not all(map(np.isscalar, found)):
             raise Mistake(f"{what} should return a tuple of two ints")
         steps, units = _stalled(beta)
         if found == (steps, units):
@@ -236,6 +239,9 @@ def _truncate(student: Student) -> None:
             "that is float16: 5 bits for the exponent; keep all 8": half,
             "it keeps the lower half of the bits": (bits & 0xFFFF).view(np.float32),
             "it clears 15 bits; clear 16": (bits & 0xFFFF8000).view(np.float32),
+            "bits become a number again by .view(np.float32); .astype converts their integer": (
+                bits & 0xFFFF0000
+            ).astype(np.float32),
         },
     )
     special = _bits(0x7F800001, 0xFF800001, 0x7FC00000, 0x7F800000, 0xFF800000)
@@ -252,6 +258,11 @@ def _truncate(student: Student) -> None:
             ).view(np.float32)
         },
     )
+    if (found.view(np.uint32) & 0xFFFF).any():
+        raise Mistake(
+            "`truncate` leaves lower bits of a NaN, which do not travel: set them to 0, and see "
+            "that an upper bit of the fraction is 1"
+        )
 
 
 def _forward(x: Any) -> Any:
@@ -318,7 +329,11 @@ def _same_bits(student: Student) -> None:
     if not isinstance(found, list | tuple) or len(found) != len(answers):
         raise Mistake(f"SAME_BITS should be a list of {len(answers)} times True or False")
     for i, (answer, (right, hint)) in enumerate(zip(found, answers, strict=True), 1):
-        if answer is not right:
+        if not isinstance(answer, bool | np.bool_):
+            raise Mistake(
+                f"in SAME_BITS, line {i} is of type {type(answer).__name__}; expected True or False"
+            )
+        if answer != right:
             raise Mistake(f"in SAME_BITS, line {i} is wrong: {hint}")
 
 

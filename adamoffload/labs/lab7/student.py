@@ -71,7 +71,7 @@ OVERFLOW = [
 
 # Task 7
 def truncate(x):
-    """Return x with the lower 16 of its 32 bits set to 0; what was NaN stays NaN."""
+    """Return x with the lower 16 of its 32 bits set to 0, in NaN as well; what was NaN is NaN."""
     raise NotImplementedError
 
 

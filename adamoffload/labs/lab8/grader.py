@@ -69,12 +69,12 @@ def _pool(student: Student) -> None:
         ("release", 60),
         ("reserve", 5),
     )
-    for limit in (100, None):
+    for limit, calls in ((100, work), (None, work), (0, work[:2])):
         used = peak = begin = 0
         done = ""
-        seen = _asked(student, "pool", limit, work)
+        seen = _asked(student, "pool", limit, calls)
         for (what, nbytes), result, memory in zip(
-            work, seen["results"], seen["memories"], strict=True
+            calls, seen["results"], seen["memories"], strict=True
         ):
             done += f"{', ' if done else ''}{what}({nbytes})"
             where = f"Pool({limit}) after {done}:"
@@ -144,6 +144,11 @@ def _new_arrays(student: Student) -> None:
         raise Mistake("_address says that two arrays overlap")
     if not found["refused"]:
         raise Mistake("_empty gave out 4,000 bytes of 1,000; where is the limit checked?")
+    if found["afterwards"] != taken:
+        raise Mistake(
+            f"an array of 4,000 bytes was refused, and then {found['afterwards']:,} bytes were in "
+            f"use instead of {taken}: a refusal changes nothing"
+        )
     if found["held"] != 48:
         raise Mistake(
             f"while a view is alive, its array is: expected 48 bytes, not {found['held']}"
@@ -173,7 +178,12 @@ def _copies(student: Student) -> None:
             "an array, then some columns of zeros into it": columns,
         }
         for what, right in expected.items():
-            untouched = {"nothing arrived": np.full_like(right, 77)}
+            untouched = {
+                "nothing came down: `_d2h` writes into the target that it is given": (
+                    np.full_like(right, 77)
+                ),
+                "nothing went up: `_h2d` writes into storage(target)": np.full_like(right, 55),
+            }
             close_to(
                 f"the copy of {what}, of {host.dtype}, up and down,",
                 np.asarray(found[what]),
@@ -186,9 +196,15 @@ def _copies(student: Student) -> None:
 def _after(student: Student) -> None:
     values = _values()
     found = _asked(student, "after", "MyBackend", values)
-    early = {"the copy does not wait for the tickets in after": 0 * values}
+    early = {
+        "the copy does not wait for the tickets in after": 0 * values,
+        "nothing arrived in storage(target)": np.full_like(values, 55),
+    }
     close_to("what `_h2d` copied", found["up"], values, rtol=0, known=early)
-    early = {"the copy does not wait for all of the tickets in after": values}
+    early = {
+        "the copy does not wait for all of the tickets in after": values,
+        "nothing arrived in target": np.full_like(values, 77),
+    }
     close_to("what `_d2h` copied", found["down"], 2 * values, rtol=0, known=early)
     times = found["times"]
     if times != sorted(times):
@@ -206,7 +222,7 @@ def _background(student: Student) -> None:
             raise Mistake(f"`{name}` itself waits for what is in after; leave that to the thread")
         if found[name]["early"]:
             raise Mistake(f"`{name}` copies before what is in after is done")
-        late = {"wait() returns before the copy is made": 0 * values}
+        late = {"the copy is not made when wait() returns": 0 * values}
         close_to(
             f"after wait(), the target of `{name}`",
             found[name]["values"],
@@ -214,7 +230,7 @@ def _background(student: Student) -> None:
             rtol=0,
             known=late,
         )
-    late = {"it returns before all copies are made": 0 * values}
+    late = {"not all copies are made when it returns": 0 * values}
     close_to("after synchronize(), the target", found["synchronized"], values, rtol=0, known=late)
     if not found["start"]:
         raise Mistake("start_s, stop_s and device.now() are not in order")

@@ -16,7 +16,7 @@ import numpy as np
 
 import adamoffload as ao
 from adamoffload.backend import Backend, Memory, Ticket
-from adamoffload.device_array import DeviceArray, MemoryPool
+from adamoffload.device_array import DeviceArray, MemoryPool, storage
 
 __all__ = ["after", "background", "copies", "errors", "new_arrays", "owns", "pool", "trained"]
 
@@ -147,6 +147,7 @@ def new_arrays(student: ModuleType) -> dict[str, Any]:
         refused = True
     else:
         refused = False
+    afterwards = device.memory().used
     made.clear()
     del first, last, x
     held = device.memory().used
@@ -155,6 +156,7 @@ def new_arrays(student: ModuleType) -> dict[str, Any]:
         "before": before,
         "addresses": addresses,
         "refused": refused,
+        "afterwards": afterwards,
         "held": held,
         "freed": device.memory().used,
     }
@@ -175,6 +177,7 @@ def copies(student: ModuleType, host: Any) -> dict[str, Any]:
     }
     for name, source in sources.items():
         x = device._empty(source.shape, source.dtype)
+        storage(x)[...] = 55
         _ticket("_h2d", device.h2d(source, x)).wait()
         down = np.full(source.shape, 77, source.dtype)
         _ticket("_d2h", device.d2h(x, down)).wait()
@@ -232,12 +235,14 @@ class Gate(Late):
 def after(student: ModuleType, kind: str, values: Any) -> dict[str, Any]:
     """Copy what is written only when the ticket before it is waited for."""
     device = _device(student, kind)
-    x, host = device.asarray(0 * values), 0 * values
+    x, host = device._empty(values.shape, values.dtype), 0 * values
+    storage(x)[...] = 55
     written = Late(lambda: np.copyto(host, values))
     up = _ticket("_h2d", device.h2d(host, x, after=(written,)))
     up.wait()
-    there = device.asnumpy(x)
-    other = 0 * values
+    there = storage(x).copy()
+    storage(x)[...] = values
+    other = np.full_like(values, 77)
     doubled = Late(lambda: np.add(x, x, out=x))
     down = _ticket("_d2h", device.d2h(x, other, after=(up, doubled)))
     down.wait()
@@ -254,7 +259,7 @@ def background(student: ModuleType, values: Any) -> dict[str, Any]:
     result: dict[str, Any] = {}
     copies: dict[str, tuple[Callable[[Gate], Any], Callable[[], Any]]] = {
         "_d2h": (lambda gate: device.d2h(x, host, after=(gate,)), host.copy),
-        "_h2d": (lambda gate: device.h2d(values, y, after=(gate,)), lambda: device.asnumpy(y)),
+        "_h2d": (lambda gate: device.h2d(values, y, after=(gate,)), lambda: storage(y).copy()),
     }
     for name, (issue, read) in copies.items():
         gate = Gate()

@@ -32,7 +32,7 @@ class Pool:
     observe = None  # DeviceArray asks for it; leave it as it is
 
     def __init__(self, limit_bytes):
-        """Begin with nothing in use. limit_bytes is an int, or None for no limit."""
+        """Begin with nothing in use. limit_bytes is an int, or None for no limit; 0 allows none."""
         self.used = self.peak = self.next = 0
         self.limit = limit_bytes
 

@@ -302,7 +302,7 @@ def _intruder(student: Student) -> None:
 
 def _designs(k: int) -> dict[str, tuple[int, int]]:
     zero2 = (4, 2) if k == 1 else (2 * k + 4, 2 * (k - 1) + 2)
-    return {"delta": (4, 4), "states": (8, 8), "torchao-bf16": (2, 2), "zero-2": zero2}
+    return {"delta": (4, 4), "states": (8, 8), "torchao-bf16": (2 * k, 2), "zero-2": zero2}
 
 
 def _compare(student: Student) -> None:
@@ -310,7 +310,10 @@ def _compare(student: Student) -> None:
     for k in (1, 2, 8):
         for design, right in _designs(k).items():
             known: dict[str, object] = {"down comes first, then up": right[::-1]}
-            if design != "zero-2":
+            if design == "torchao-bf16":
+                known["the sum so far goes down in each micro-step"] = (2, 2)
+                known["the new weight goes up once, after the last micro-step"] = (2 * k, 2 * k)
+            elif design != "zero-2":
                 known["this design sums gradients on the device: k does not matter"] = (
                     right[0] * k,
                     right[1] * k,

@@ -134,7 +134,7 @@ def design_bytes(design, k):
     """
     if design == "zero-2" and k > 1:
         return 2 * k + 4, 2 * (k - 1) + 2
-    return {"delta": (4, 4), "states": (8, 8), "torchao-bf16": (2, 2), "zero-2": (4, 2)}[design]
+    return {"delta": (4, 4), "states": (8, 8), "torchao-bf16": (2 * k, 2), "zero-2": (4, 2)}[design]
 
 
 # Task 9: for which smallest k does "zero-2" move more bytes than "states", down and up together?

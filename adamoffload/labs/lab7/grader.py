@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,14 @@ def _ulps_apart(student: Student) -> None:
     )
 
 
+def _power(x: Any) -> str:
+    """Return a number as a sentence shows it; a large or small power of two as one."""
+    size, exponent = math.frexp(abs(float(x)))
+    if size != 0.5 or abs(exponent) < 10:
+        return shown(float(x))
+    return f"{'-' if x < 0 else ''}2**{exponent - 1}"
+
+
 def _power_that_sticks(delta: Any) -> Any:
     p = np.float32(2.0**-140)
     while p + delta != p:
@@ -131,7 +140,7 @@ def _stuck(student: Student) -> None:
     sizes = (4, 1, -1, 3, 0.001, -0.001, 1e-10, 1e20, 2.0**90, -(2.0**90), 2.0**-90, -(2.0**-90))
     for delta in map(np.float32, sizes):
         found, right = student.call("stuck_at", delta), _power_that_sticks(delta)
-        what = f"`stuck_at({delta:g})`"
+        what = f"`stuck_at({_power(delta)})`"
         if not isinstance(found, np.floating):
             raise Mistake(f"{what} returned {type(found).__name__}; expected a np.float32")
         if float(found) == right:
@@ -142,7 +151,7 @@ def _stuck(student: Student) -> None:
             raise Mistake(f"{what}: below a power of two, the gaps are half as wide as above it")
         if delta > 0 and float(found) == float(right) * 2.0**29:
             raise Mistake(f"{what} adds in float64, which has 53 bits; keep p a np.float32")
-        raise Mistake(f"{what} is {shown(float(found))}, expected {shown(float(right))}")
+        raise Mistake(f"{what} is {_power(found)}, expected {_power(right)}")
 
 
 def _stalled(beta: Any) -> tuple[int, int]:

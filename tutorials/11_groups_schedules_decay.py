@@ -7,7 +7,7 @@ rates change over the steps, and see what weight decay does inside Adam, which i
 says.
 
 You need :ref:`sphx_glr_tutorials_01_adam_by_hand.py`. At the end you can read off which rate a
-step will use, know the three places where counting goes wrong by one, and can tell L2
+step will use, know three places where counting goes wrong by one, and can tell L2
 regularisation from decoupled weight decay by an experiment.
 """
 
@@ -15,8 +15,10 @@ regularisation from decoupled weight decay by an experiment.
 # A rate for every step
 # ---------------------
 # A learning rate is a number, a table with one number a step, or a schedule: a function of the
-# step, counted from *zero*. Here are three of them, warm-up and cosine among them, as most
-# transformers are trained (`Loshchilov and Hutter, 2016 <https://arxiv.org/abs/1608.03983>`_).
+# step, counted from *zero*. Ours rises in a straight line, which is called *warm-up*, and falls
+# along half a cosine (`Loshchilov and Hutter, 2016 <https://arxiv.org/abs/1608.03983>`_, equation
+# 5). GPT-3 was trained with such a rate (`Brown et al., 2020 <https://arxiv.org/abs/2005.14165>`_,
+# appendix B).
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -40,18 +42,9 @@ class WarmUpCosine(ao.LearningRateSchedule):
         return self.peak * 0.5 * (1 + np.cos(np.pi * phase))
 
 
-rates = {
-    "warm-up, cosine": WarmUpCosine(peak=1e-2, warmup=10, total=100),
-    "exponential": ao.ExponentialDecayLR(1e-2, decay_rate=0.5, decay_steps=25, is_stair=True),
-    "table": ao.piecewise_constant_lr([40, 100], [5e-3, 1e-3]),
-}
-figure, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
-ao.plots.schedule(rates, steps=100, ax=ax)
-plt.show()
-
 # %%
-# **Predict.** Which rate does the very first step use, with the schedule above: 0, or a tenth of
-# the peak? What would it be without the ``+ 1``?
+# **Predict.** With a warm-up of 10 steps, which rate does the very first step use: 0, or a tenth
+# of the peak? What would it be without the ``+ 1``?
 
 device = ao.get_backend("numpy")
 
@@ -60,14 +53,34 @@ def parameter(name, *values):
     return ao.Parameter(device.asarray(np.array(values, np.float32)), name)
 
 
-optimizer = ao.AdamOffload([parameter("w", 1.0)], rates["warm-up, cosine"])
-print("first step:", optimizer.get_lr())
+ours = WarmUpCosine(peak=1e-2, warmup=10, total=100)
+theirs = ao.WarmUpLR(1e-2, 10)  # by the reference implementation's formula
+for schedule in (ours, theirs):
+    optimizer = ao.AdamOffload([parameter("w", 1.0)], schedule)
+    print(f"{type(schedule).__name__:<12} first step: {optimizer.get_lr():g}")
 
 # %%
-# A tenth. Without the ``+ 1`` the first step would go nowhere: ``step`` is 0 then. (Bias correction
-# counts from 1, as in the paper. That is the first place to go wrong by one.)
+# A tenth. Without the ``+ 1`` the first step goes nowhere, since ``step`` is 0 then; the warm-up
+# that comes with the library, which keeps the reference implementation's formula, does just that.
+# This is the first place where counting goes wrong by one.
 #
-# The second is the end of a table. One hundred numbers are enough for one hundred steps:
+# Here is our schedule beside two that need no class: half the rate every 25 steps, and a table.
+
+rates = {
+    "warm-up, cosine": ours,
+    "exponential": ao.ExponentialDecayLR(1e-2, decay_rate=0.5, decay_steps=25, is_stair=True),
+    "table": ao.piecewise_constant_lr([40, 100], [5e-3, 1e-3]),
+}
+figure, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
+ao.plots.schedule(rates, steps=100, ax=ax)
+plt.show()
+
+# %%
+# The second place is this figure. It begins at 1: figures, ledger and probe count the steps that
+# were made, and so does the *t* of the bias correction. Only schedules and tables begin at 0.
+#
+# The third is the end of a table. **Predict.** A table has two entries, and we make three steps.
+# Does the third use the last entry again, or the first, or none? What happens to the weight?
 
 optimizer = ao.AdamOffload([w := parameter("w", 1.0)], learning_rate=[0.1, 0.1])
 gradient = device.asarray(np.ones(1, np.float32))
@@ -81,6 +94,9 @@ except RuntimeError as error:
 print("and nothing has changed:", np.array_equal(before, device.asnumpy(w.data)))
 
 # %%
+# None: a hundred numbers are enough for one hundred steps, and the next one is refused before it
+# has changed anything.
+#
 # Groups
 # ------
 # A group is a dict: its parameters, and what differs from the defaults. A common recipe decays
@@ -96,72 +112,95 @@ optimizer = ao.AdamOffload(
     ],
     learning_rate=1e-3,
 )
-for p, lr, decay in zip(
-    optimizer.parameters, optimizer.get_lr(), optimizer.get_weight_decay(), strict=True
-):
-    print(f"{p.name:<12} lr {lr:g}   weight decay {decay:g}")
+lrs, decays = optimizer.get_lr(), optimizer.get_weight_decay()
+for p, lr, decay in zip(optimizer.parameters, lrs, decays, strict=True):
+    print(f"{p.name:<12} lr {lr:<7g} weight decay {decay:g}")
 
 # %%
-# Without groups, there is one exemption that surprises people: parameters with ``beta`` or
-# ``gamma`` in their names get no decay. It is a habit of the reference implementation, for the
+# Without groups, there is an exemption that surprises people: parameters with ``beta`` or ``gamma``
+# in their names get no decay. It is a habit of the reference implementation, meant for the
 # parameters of normalisation layers, and it goes by the name alone. With groups it does not apply.
-#
+# With a gradient of zero, nothing but decay can move a weight:
+
+zero = device.asarray(np.zeros(1, np.float32))
+for name in ("w", "norm.gamma", "alphabeta"):
+    for grouped in (False, True):
+        w = parameter(name, 1.0)
+        params = [{"params": [w]}] if grouped else [w]
+        ao.AdamOffload(params, weight_decay=0.01)([zero])
+        moved = device.asnumpy(w.data)[0] != 1
+        print(f"{name:<10} {'in a group' if grouped else 'no groups ':<10} decays: {moved}")
+
+# %%
 # What decay does in Adam
 # -----------------------
 # The name promises that weights shrink by a factor in each step. What is computed is *L2
 # regularisation*: the decay times the weight is added to the gradient, and then goes through Adam
 # like the rest of it.
 #
-# **Predict.** Two weights, 1 and 100, have no gradient of their own, and a decay of 0.01. So the
-# gradients that reach Adam are 0.01 and 1. By how much does each weight move in the first step,
+# **Predict.** Two weights, 1 and 100, have no gradient of their own, and a decay of 0.1. So the
+# gradients that reach Adam are 0.1 and 10. By how much does each weight move in the first step,
 # with a learning rate of 0.1? Will the large one shrink faster?
 
 w = parameter("w", 1.0, 100.0)
-optimizer = ao.AdamOffload([w], learning_rate=0.1, weight_decay=0.01)
-zero = device.asarray(np.zeros(2, np.float32))
+optimizer = ao.AdamOffload([w], learning_rate=0.1, weight_decay=0.1)
+zeros = device.asarray(np.zeros(2, np.float32))
 history = [device.asnumpy(w.data)]
 for _ in range(200):
-    optimizer([zero])
+    optimizer([zeros])
     history.append(device.asnumpy(w.data))
 history = np.array(history)
 print("first step:", history[1] - history[0])
 
 # %%
-# Both by 0.1: Adam divides by the size of the gradient, and with it by the size of the weight.
-# *Decoupled* decay (AdamW, `Loshchilov and Hutter, 2017 <https://arxiv.org/abs/1711.05101>`_) goes
-# round Adam and multiplies the weight itself, by ``1 - lr * decay``. Here are both, for the same
-# two weights, as a share of where they began:
+# Both by 0.1, all but a trace: Adam divides by the size of the gradient, and with it by the size
+# of the weight. *Decoupled* decay (AdamW, `Loshchilov and Hutter, 2017
+# <https://arxiv.org/abs/1711.05101>`_, algorithm 2) goes round Adam and multiplies the weight
+# itself, here by ``1 - lr * decay``. Both of them, as a share of where the weights began:
 
-decoupled = (1 - 0.1 * 0.01) ** np.arange(201)
+decoupled = (1 - 0.1 * 0.1) ** np.arange(201)
+blue, red = ao.plots.LINES[:2]
 figure, ax = plt.subplots(figsize=(8, 4), layout="constrained")
-ax.plot(history[:, 0] / 1, color=ao.plots.LINES[0], label="L2 in the gradient, weight 1")
-ax.plot(history[:, 1] / 100, color=ao.plots.LINES[1], label="L2 in the gradient, weight 100")
+ax.plot(history[:, 1] / 100, color=red, label="L2 in the gradient, weight 100")
 ax.plot(decoupled, color="black", linestyle=":", label="decoupled, any weight")
-ax.set(title="Two meanings of weight decay", xlabel="step", ylabel="share of the weight left")
+ax.plot(history[:, 0], color=blue, label="L2 in the gradient, weight 1")
+ax.set(title="Two meanings of weight decay", xlabel="step")
+ax.set_ylabel("share of the weight left")
 ax.legend(loc="center right")
 plt.show()
+print(f"L2: weight 1 changes its sign in step {np.argmax(history[:, 0] < 0)};")
+print(f"weight 100 has {history[200, 1]:.0f} left after 200 steps")
+print(f"decoupled: every weight has {decoupled[200]:.0%} left after 200 steps")
 
 # %%
-# With L2, every weight walks towards zero at about the speed of the learning rate, whatever its
-# size, so that small weights are gone first. With decoupled decay, all shrink in proportion. If
-# you see in a new library whether a weight of 100 shrinks by a hundred times as much as a weight
-# of 1, you know which one it has.
+# With L2, a weight walks towards zero at about the speed of the learning rate, whatever its size.
+# The small one is there soon, and its momentum carries it past. With decoupled decay, all shrink in
+# proportion. So a weight of 100 beside a weight of 1, without gradients, tells for any library
+# which of the two it has: does the large one lose a hundred times as much in a step, or the same?
 #
-# Loss scaling meets decay in a third place to go wrong: the gradient is scaled, the weight is not.
-# So the decay is multiplied by the scale before it is added, and the sum is divided by it:
+# Loss scaling sets a trap. It multiplies the loss, and with it all gradients, so that small ones
+# survive 16-bit numbers (`Micikevicius et al., 2017 <https://arxiv.org/abs/1710.03740>`_, section
+# 3.2); the optimizer divides the gradient by the same ``loss_scale``. But the weight was never
+# multiplied.
+#
+# **Predict.** A weight of 3, a gradient of 1, a decay of 0.01: which gradient should reach Adam?
+# Which one would, with a scale of 1024, if the decay were added first and the sum divided? The
+# first moment tells: after one step it is ``1 - beta1``, a tenth, of what came in.
 
-unscaled, scaled = parameter("w", 3.0), parameter("w", 3.0)
-plain = ao.AdamOffload([unscaled], weight_decay=0.01)
-with_scale = ao.AdamOffload([scaled], weight_decay=0.01, loss_scale=1024)
-plain([gradient])
-with_scale([gradient * 1024])
-print("the same:", np.array_equal(device.asnumpy(unscaled.data), device.asnumpy(scaled.data)))
+for scale in (1, 1024):
+    optimizer = ao.AdamOffload([parameter("w", 3.0)], weight_decay=0.01, loss_scale=scale)
+    optimizer([gradient * scale])
+    print(f"scale {scale:>4}: {10 * optimizer.moment1['w'][0]:.5f}")
+print(f"in the trap: {(1024 * 1 + 0.01 * 3) / 1024:.5f}")
 
 # %%
+# The decay is multiplied by the scale before it is added, so that the division leaves it as it was.
+#
 # Try it
 # ------
-# - Pass a function as ``weight_decay``: ``lambda step: 0.01 if step < 50 else 0.0``. When exactly
-#   does it change?
-# - Give the weight that has no gradient of its own a gradient of random sign and size 1. Which of
-#   the two kinds of decay still works?
-# - Draw ``ao.plots.schedule(optimizer, steps=100)`` for an optimizer with groups.
+# - Pass a function as ``weight_decay``: ``lambda step: 0.01 if step < 50 else 0.0``. Which step,
+#   counted from 1, is the first without decay?
+# - Give the weight of 1 a gradient of random sign and size 100, new in each step, and see how much
+#   of it is left after 2,000 steps at a rate of 0.001. Then take the decay away. What has become of
+#   L2? What would decoupled decay do?
+# - Draw ``ao.plots.schedule(optimizer, steps=100)`` for the optimizer with groups.

@@ -68,7 +68,7 @@ for schedule in (ours, theirs):
 
 rates = {
     "warm-up, cosine": ours,
-    "exponential": ao.ExponentialDecayLR(1e-2, decay_rate=0.5, decay_steps=25, is_stair=True),
+    "exponential": ao.ExponentialDecayLR(1e-2, 0.5, decay_steps=25, is_stair=True),
     "table": ao.piecewise_constant_lr([40, 100], [5e-3, 1e-3]),
 }
 figure, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
@@ -129,7 +129,8 @@ for name in ("w", "norm.gamma", "alphabeta"):
         params = [{"params": [w]}] if grouped else [w]
         ao.AdamOffload(params, weight_decay=0.01)([zero])
         moved = device.asnumpy(w.data)[0] != 1
-        print(f"{name:<10} {'in a group' if grouped else 'no groups ':<10} decays: {moved}")
+        where = "in a group" if grouped else "no groups"
+        print(f"{name:<10} {where:<10} decays: {moved}")
 
 # %%
 # What decay does in Adam
@@ -188,7 +189,8 @@ print(f"decoupled: every weight has {decoupled[200]:.0%} left after 200 steps")
 # first moment tells: after one step it is ``1 - beta1``, a tenth, of what came in.
 
 for scale in (1, 1024):
-    optimizer = ao.AdamOffload([parameter("w", 3.0)], weight_decay=0.01, loss_scale=scale)
+    w = parameter("w", 3.0)
+    optimizer = ao.AdamOffload([w], weight_decay=0.01, loss_scale=scale)
     optimizer([gradient * scale])
     print(f"scale {scale:>4}: {10 * optimizer.moment1['w'][0]:.5f}")
 print(f"in the trap: {(1024 * 1 + 0.01 * 3) / 1024:.5f}")

@@ -3,8 +3,8 @@ Locking: what two threads do to one optimizer
 =============================================
 
 An optimizer is a state that is read, changed and written back. Two threads that do so at the same
-time can lose an update, with no error and a loss curve that looks almost right. We make that happen
-every time, look at what is missing, and switch the lock on.
+time can lose an update, and nobody is told. We make that happen every time, look at what is
+missing, switch the lock on, and then look at the same race in the wild.
 
 You need :ref:`sphx_glr_tutorials_03_first_offloaded_step.py`, and to know what a thread is. At the
 end you can say what exactly is lost, and what ``use_locking=True`` promises and what it does not.
@@ -16,118 +16,208 @@ end you can say what exactly is lost, and what ``use_locking=True`` promises and
 # A race shows when two threads happen to meet. To show it every time, we need a place in the
 # middle of a step at which a thread can be held up. A learning-rate schedule is such a place: the
 # optimizer asks it in every step, after it has read the step's number. This one lets whoever asks
-# first wait until somebody else has finished a whole step.
+# first wait until somebody else has finished a whole step. It also notes who asked, and for which
+# step.
 
+import sys
 import threading
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 import adamoffload as ao
 
+plt.rcParams.update(ao.plots.STYLE)
+
 
 class HoldUp(ao.LearningRateSchedule):
-    """A rate of 0.1; the first one to ask waits for the other, though not for ever."""
+    """A rate of 0.1; the first to ask waits for the other, not for ever."""
 
     def __init__(self):
         super().__init__()
-        self.first = threading.Lock()
+        self.asked = []
         self.in_the_middle = threading.Event()
         self.other_is_done = threading.Event()
 
     def __call__(self, step):
-        if self.first.acquire(blocking=False):
+        self.asked.append((threading.current_thread().name, step))
+        if len(self.asked) == 1:
             self.in_the_middle.set()
             self.other_is_done.wait(timeout=0.5)
         return 0.1
 
 
+device = ao.get_backend("numpy")
+
+
+def on_device(value):
+    return device.asarray(np.full(1, value, np.float32))
+
+
 def race(use_locking):
-    """Let a slow and a quick thread make a step each; return optimizer and parameter."""
-    device = ao.get_backend("numpy")
-    w = ao.Parameter(device.asarray(np.zeros(1, np.float32)), name="w")
+    """Let two threads make a step each, and print what comes of it."""
+    w = ao.Parameter(on_device(0.0), name="w")
     schedule = HoldUp()
     optimizer = ao.AdamOffload([w], schedule, use_locking=use_locking)
-    one, two = (device.asarray(np.full(1, g, np.float32)) for g in (1.0, 2.0))
 
     def slow():
-        optimizer([one])
+        optimizer([on_device(1.0)])
 
     def quick():
         schedule.in_the_middle.wait()
-        optimizer([two])
+        optimizer([on_device(2.0)])
         schedule.other_is_done.set()
 
-    threads = [threading.Thread(target=slow), threading.Thread(target=quick)]
+    threads = [threading.Thread(target=f, name=f.__name__) for f in (slow, quick)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return optimizer, float(device.asnumpy(w.data)[0])
+    for name, step in schedule.asked:
+        print(f"{name:<5} asks for the rate of step {step}")
+    print("steps counted:", optimizer.global_step)
+    print("beta1_power:  ", optimizer.beta1_power)
+    print("first moment: ", optimizer.moment1["w"][0])
+    print("weight:       ", weight := device.asnumpy(w.data)[0])
+    return weight
 
 
 # %%
 # Without the lock
 # ----------------
-# **Predict.** Two threads have made one step each. What should ``global_step`` be? And what will
-# it be, if both threads read 0 before either has written 1?
+# **Predict.** The first thread has read the step's number, 0, and is held up. The second makes its
+# whole step meanwhile. Which number does it read? When both are done, what is ``global_step``, and
+# what should it be? How many gradients are in the moments?
 
-optimizer, w = race(use_locking=False)
-print("steps counted:", optimizer.global_step)
-print("beta1_power:  ", optimizer.beta1_power)
-print("weight:       ", w)
+unlocked = race(use_locking=False)
 
 # %%
-# Two gradients went in and one step was counted. Both threads computed their learning rate for
-# step 1, so that the second update has the bias correction of a first one; and the product of the
-# betas, from which the next corrections follow, lags behind from now on. The parameter has moved
-# twice. Nothing complained, and nothing ever will.
+# Two gradients went in, as the first moment shows: 0.1 x 2 from the quick thread, then 0.9 x 0.2 +
+# 0.1 x 1 from the slow one, 0.28. But one step was counted. Both computed their step size for step
+# 1; so the second update, whose moments have seen two gradients, got the bias correction of a
+# first, and the weight has gone too far. The product of the betas, from which all later
+# corrections follow, stays one factor behind. And nothing complained.
 #
 # With the lock
 # -------------
-# ``use_locking=True`` lets one call in at a time. The quick thread has to wait in front of the
-# door, so the slow one waits in vain until its patience ends; then both steps follow each other.
+# ``use_locking=True`` lets one call in at a time. **Predict.** The slow thread still waits, in the
+# middle of its step, for the quick one to finish. Will the two wait for each other for ever?
 
-optimizer, locked = race(use_locking=True)
-print("steps counted:", optimizer.global_step)
-print("beta1_power:  ", optimizer.beta1_power)
-print("weight:       ", locked)
+locked = race(use_locking=True)
 
 # %%
-# Is that the right result? It must be that of *some* order of the two. There are two orders:
+# No, but only because our schedule loses its patience after half a second: the quick thread stands
+# in front of the door until then, and after that the steps follow each other. (Whoever writes a
+# schedule that waits for another thread without a limit has written a deadlock.)
+#
+# Is that the right result? It must be that of *some* order of the two, made by one thread:
 
 
 def in_order(*gradients):
-    """Make the steps one after the other, in one thread."""
-    device = ao.get_backend("numpy")
-    w = ao.Parameter(device.asarray(np.zeros(1, np.float32)), name="w")
+    """Make the steps one after the other; return the weight."""
+    w = ao.Parameter(on_device(0.0), name="w")
     optimizer = ao.AdamOffload([w], learning_rate=0.1)
     for g in gradients:
-        optimizer([device.asarray(np.full(1, g, np.float32))])
-    return float(device.asnumpy(w.data)[0])
+        optimizer([on_device(g)])
+    return device.asnumpy(w.data)[0]
 
 
-orders = {(1.0, 2.0): in_order(1.0, 2.0), (2.0, 1.0): in_order(2.0, 1.0)}
-for order, result in orders.items():
-    print(f"gradients {order}: {result!r}", "<- this one" if result == locked else "")
-print("without the lock:    ", repr(w), "is it one of them?", w in orders.values())
+orders = {"1, then 2": in_order(1.0, 2.0), "2, then 1": in_order(2.0, 1.0)}
+for order, weight in orders.items():
+    mark = "<- with the lock" if weight == locked else ""
+    print(f"gradient {order}: {weight:.7f} {mark}")
+print(f"without the lock:   {unlocked:.7f}")
+print("is it one of them? ", unlocked in orders.values())
 
 # %%
+# In the wild
+# -----------
+# Without a trick, two threads seldom meet at the wrong moment: Python lets one run for 5
+# milliseconds (``sys.getswitchinterval()``) before another gets its turn. A race that is seldom
+# seen is the worst kind, since most tests pass. So we also ask for turns of a microsecond, and have
+# two threads make 300 steps each, all with a gradient of 1, twelve times.
+#
+# **Predict.** With a gradient that never changes, every step of Adam is as long as the learning
+# rate, 0.001 (:ref:`sphx_glr_tutorials_05_step_sizes_bias_epsilon.py`). Where is the weight after
+# 600 steps? On which side of that will it end if steps are lost?
+
+
+def at_once(use_locking):
+    """Let two threads make 300 steps each; return steps counted, weight."""
+    w = ao.Parameter(on_device(0.0), name="w")
+    optimizer = ao.AdamOffload([w], learning_rate=0.001, use_locking=use_locking)
+    gradient = on_device(1.0)
+
+    def work():
+        for _ in range(300):
+            optimizer([gradient])
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return optimizer.global_step, device.asnumpy(w.data)[0]
+
+
+usual = sys.getswitchinterval()
+runs = {}
+for use_locking, interval in ((True, 1e-6), (False, usual), (False, 1e-6)):
+    sys.setswitchinterval(interval)
+    label = "with the lock" if use_locking else "no lock"
+    label += f", turns of {interval * 1e6:,.0f} µs"
+    runs[label] = np.array([at_once(use_locking) for _ in range(12)])
+sys.setswitchinterval(usual)
+
+for label, values in runs.items():
+    counted, weights = values.T
+    print(f"{label}: {counted.min():.0f} to {counted.max():.0f} steps counted,")
+    print(f"    weights from {weights.min():.4f} to {weights.max():.4f}")
+
+# %%
+# One point a run:
+
+figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+ring = {"marker": "o", "ms": 11, "fillstyle": "none"}
+styles = [ring, {"marker": "^"}, {"marker": "s"}]
+for i, (label, values) in enumerate(runs.items()):
+    style = styles[i] | {"color": ao.plots.LINES[i], "linestyle": "", "label": label}
+    for ax, y in zip(axes, values.T, strict=True):
+        ax.plot(np.arange(1, 13), y, **style)
+axes[0].set(title="Steps counted, of 600", xlabel="run", ylabel="steps")
+axes[0].set_ylim(0, 650)
+axes[1].set(title="The weight afterwards", xlabel="run", ylabel="weight")
+handles = axes[0].get_legend_handles_labels()
+figure.legend(*handles, loc="outside lower center", ncols=3)
+plt.show()
+
+# %%
+# With the lock all runs are equal: the gradients are, so that the order does not matter. Without
+# it, what comes out depends on when the operating system happened to change threads, and is another
+# thing whenever this page is built.
+#
+# A weight above zero, wherever there is one, is a surprise: it has gone *uphill*, which no lost
+# count explains. The moments are not all that two threads share. There are the staging slots, too,
+# in which a gradient comes down and is overwritten by its update. If a second gradient lands there
+# before the update has gone up, it is the *gradient*, 1, that is added to the weight, in place of
+# -0.001. So each time it happens the weight jumps up by 1.
+#
 # What the lock does not promise
 # ------------------------------
-# *Which* order it is. Two runs of the same program may end with different weights, both of them
-# right. If every run must give the same bits, let one thread make the steps.
+# *Which* order it is. If the gradients differ, two runs of one program may end with different
+# weights, both of them right. If every run must give the same bits, let one thread make the steps.
 #
 # The default is ``False``, as in the reference implementation: whoever has one thread should not
 # think about locks, and whoever has several should think about what they want.
 #
 # Inside a step there are threads, too, which share the arithmetic. They never touch the same
-# element, so they need no lock and leave no trace in the result.
+# element, so they need no lock and leave no trace in the result: :doc:`/concepts/threads` shows it.
 #
 # Try it
 # ------
-# - Let both threads use a plain number as learning rate, without the lock, and make a thousand
-#   steps each. How many are counted? Does it change from run to run?
-# - Where could a step be held up, other than in a schedule? Look at
-#   :meth:`adamoffload.AdamOffload.__call__`.
+# - Make the gradient 1,000. Adam's steps are as long as before; where do the weights end, if what
+#   was said of the staging slots is right?
+# - Where could a step be held up, other than in a schedule? Look for what the optimizer asks you
+#   for in each step, and for what you may have made yourself: `adamoffload.AdamOffload`.
 # - A gradient is computed from weights that another thread is just changing. Does the lock help
 #   against that?

@@ -104,7 +104,22 @@ def test_edges_never_hide_a_bar() -> None:
         paths = [corners(path)[:, 0] for path in collection.get_paths()]
         if collection.get_label() != "wait" and paths:
             narrow = min(float(np.ptp(x)) for x in paths) / ax.get_xlim()[1] * width
-            assert collection.get_linewidth()[0] < narrow / 2
+            own = np.array_equal(collection.get_edgecolor(), collection.get_facecolor())
+            assert own or collection.get_linewidth()[0] < narrow / 2
+
+
+def test_a_bar_that_is_thinner_than_a_pixel_can_be_seen() -> None:
+    # 24 chunks of 40 s: an update is added in 1/4 s, two thirds of a pixel, or less
+    ax: Any = ao.plots.timeline(record(chunks=24, host_s=40.0))
+    figure = ax.figure
+    figure.canvas.draw()
+    image = np.asarray(figure.canvas.buffer_rgba())
+    y = ax.transData.transform((0, LANES["device"]))[1]
+    left, right = (round(ax.transData.transform((t, 0))[0]) for t in ax.get_xlim())
+    row = image[round(figure.bbox.height - y), left : right + 2].astype(int)
+    blue = row[:, 2] - row[:, 0] > 40
+    # the last one stands on the border, which may cut it off
+    assert np.count_nonzero(np.diff(blue.astype(int)) == 1) >= 23
 
 
 def test_shares_and_the_bottleneck_are_said() -> None:

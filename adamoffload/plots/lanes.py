@@ -110,13 +110,15 @@ def _draw_bars(
     start_s, seconds = _spans(shown, rows)
     width, height = points(ax)
     widths = seconds / shown.seconds * width
+    median = float(np.median(widths))
+    thin = median < 1  # without an edge of its colour, it may fall between two pixels
     ax.broken_barh(
         list(zip(start_s, seconds, strict=True)),
         (y - _HEIGHT / 2, _HEIGHT),
         facecolor=color,
         alpha=alpha,
-        edgecolor="white",
-        linewidth=min(1.0, 0.15 * float(np.median(widths))),  # no more edge than bar
+        edgecolor=color if thin else "white",
+        linewidth=0.75 if thin else min(1.0, 0.15 * median),  # no more edge than bar
     )
     size = min(float(STYLE["font.size"]), 0.5 * height / len(LANES))
     for row, x, bar_width in zip(rows, start_s + seconds / 2, widths, strict=True):

@@ -2,34 +2,42 @@ r"""
 On a real GPU
 =============
 
-The same code, on a GPU if there is one, and on a simulated one if not: this page was built on
-whichever its first lines name. On a GPU, copies and kernels run by themselves while the host works,
-and mistakes that cost nothing elsewhere cost time here. We see which.
+The same code, on a GPU if there is one, and on a simulated one if not: the first output below says
+which of them this page was built on. On a GPU, copies and kernels run by themselves while the host
+works, and mistakes that cost nothing elsewhere cost time. We find the lane that limits a step, ask
+what better hardware would bring, and measure three ways to slow it down without noticing.
 
-You need :ref:`sphx_glr_tutorials_03_first_offloaded_step.py`; for the real thing also an NVIDIA
-GPU, its driver, and ``pip install "adamoffload[cuda12x]"`` or ``[cuda13x]``. At the end you can
-read which lane limits a step, and know three ways to slow one down without noticing.
+You need :ref:`sphx_glr_tutorials_09_overlap.py`; for the real thing also an NVIDIA GPU, its driver,
+and ``pip install "adamoffload[cuda12x]"`` or ``[cuda13x]``. At the end you can say from three
+numbers how long a step takes on a machine, and what would make it shorter.
 """
 
 # %%
 # What is there?
 # --------------
+# Nothing below asks again whether the device is real: a backend is a backend. The times of a GPU's
+# copies and kernels are measured by events on the GPU; those of the simulation are computed, from
+# nominal figures whose sources stand in ``backends/adamoffload_sim/presets.py``.
 
-import time
-
+import matplotlib.pyplot as plt
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.timeline import timeline_text
+from adamoffload.timeline import LANES, step_timeline
+from adamoffload_sim import Link
+
+plt.rcParams.update(ao.plots.STYLE)
 
 cupy = ao.available_backends()["cupy"]
 if cupy.available:
     device = ao.get_backend("cupy")
+    clock = "measured"
     print("on a GPU:", device)
 else:
-    device = ao.get_backend("sim", link="pcie4x16", device="a100", host_ns_per_parameter=0.6)
-    print("no GPU here:", cupy.reason)
-    print("simulated instead; all times below are those of the simulation")
+    device = ao.get_backend("sim", link="pcie4x16", device="a100")
+    clock = "simulated"
+    print(f"no GPU here: {cupy.reason}")
+    print("instead, a simulated A100 behind a PCIe 4.0 link with 16 lanes")
 
 # %%
 # One step
@@ -44,73 +52,167 @@ ledger = ao.Ledger()
 optimizer = ao.AdamOffload([w], ledger=ledger)
 for _ in range(3):
     optimizer([gradient])
-device.synchronize()
-print(timeline_text(ledger, 3, width=60))
+    device.synchronize()
+
+figure, ax = plt.subplots(figsize=(11, 4.2), layout="constrained")
+ao.plots.timeline(ledger, 3, ax=ax)
+plt.show()
 
 # %%
-# **Predict.** Which lane has no gaps? If the link were twice as fast, how much faster would the
-# step be? And if the host were?
+# **Predict.** Which lane has no gaps? How long would the step be if the link were twice as fast?
+# And if the host were?
 #
-# The lane without gaps is the one that limits the step: everything else waits for it, and only what
-# shortens it shortens the step.
+# Nobody can try that on a card that is built in. But the step can be rebuilt, from three numbers
+# that the ledger has: bytes a second in each direction, and nanoseconds a parameter on the host. On
+# a GPU, the first line below says how good a model of the machine they are.
 
-events = [event for event in ledger.events if event.step == 3]
-begin, end = min(e.start_s for e in events), max(e.stop_s for e in events)
-lanes = {"d2h": ["d2h"], "host": ["update"], "h2d": ["h2d"], "device": ["prepare", "apply"]}
-busy = {
-    lane: sum(e.seconds for e in events if e.hop in hops) / (end - begin)
-    for lane, hops in lanes.items()
-}
-for lane, share in sorted(busy.items(), key=lambda item: -item[1]):
-    print(f"{lane:<7} busy {share:4.0%} of the step")
-down_s = sum(e.seconds for e in events if e.hop == "d2h")
-print(f"bandwidth, down: {4 * n / down_s / 1e9:.1f} GB/s")
+step = step_timeline(ledger, 3)
+for lane in LANES:
+    print(f"{lane:<7} busy {step.busy_s(lane) / step.seconds:4.0%} of the step")
+down, up = 4 * n / step.busy_s("d2h"), 4 * n / step.busy_s("h2d")
+host_ns = step.busy_s("host") / n * 1e9
+print(f"down {down / 1e9:.1f} GB/s, up {up / 1e9:.1f} GB/s, host {host_ns:.2f} ns")
+
+
+def rebuilt_s(link=1, host=1):
+    """Simulate the step, with a link or a host that is so many times as fast."""
+    model = ao.get_backend(
+        "sim",
+        link=Link(min(down, up) * link),
+        device="a100",
+        host_ns_per_parameter=host_ns / host,
+    )
+    w = ao.Parameter(model.asarray(np.zeros(n, np.float32)), name="w")
+    gradient = model.asarray(np.ones(n, np.float32))
+    model.synchronize()
+    begin = model.now()
+    ao.AdamOffload([w])([gradient])
+    model.synchronize()
+    return model.now() - begin
+
+
+print(f"\nthe step, {clock}:         {step.seconds * 1e3:6.2f} ms")
+print(f"rebuilt:                 {rebuilt_s() * 1e3:6.2f} ms")
+print(f"link twice as fast:      {rebuilt_s(link=2) * 1e3:6.2f} ms")
+print(f"host twice as fast:      {rebuilt_s(host=2) * 1e3:6.2f} ms")
+print(f"host four times as fast: {rebuilt_s(host=4) * 1e3:6.2f} ms")
 
 # %%
-# Three ways to slow it down
-# --------------------------
-# *Looking at the loss in every step.* ``float(loss)`` makes the host wait until the device has
-# computed everything before it; meanwhile nobody prepares the next step. Look at every tenth.
+# The lane without gaps limits the step: everything else waits for it. What shortens another lane
+# hardly shortens the step, and what shortens this one does so until another lane is the longest.
 #
-# *Memory that is not pinned.* From pageable memory, the driver copies twice and makes the host
-# wait. The optimizer pins its ring; what you copy yourself, such as batches, is up to you.
-#
-# *Copies that are too small.* Each costs some microseconds, whatever its size. Here is the step
-# again, with chunks of different sizes:
+# First way to slow it down: small chunks
+# ---------------------------------------
+# Each copy costs some microseconds, whatever its size (:ref:`sphx_glr_tutorials_08_the_link.py`).
+# **Predict.** Draw, before you look, the time of a step over the size of a chunk, from 16 KiB to
+# the whole gradient of 64 MiB. Where is the default, 4 MiB?
 
-for kibibytes in (16, 64, 256, 1024, 4096, 16384):
-    optimizer = ao.AdamOffload([w], chunk_bytes=kibibytes << 10)
-    optimizer([gradient])
+kibibytes = 4 ** np.arange(2, 9)
+step_ms = []
+for size in kibibytes:
+    optimizer = ao.AdamOffload([w], chunk_bytes=int(size) << 10)
+    optimizer([gradient])  # sets up
     device.synchronize()
     begin = device.now()
     optimizer([gradient])
     device.synchronize()
-    print(f"chunks of {kibibytes:>6,} KiB: {(device.now() - begin) * 1e3:7.2f} ms a step")
+    step_ms.append((device.now() - begin) * 1e3)
+    print(f"chunks of {size:>6,} KiB: {step_ms[-1]:7.2f} ms")
+
+longest_ms = step.busy_s(step.bottleneck) * 1e3
+default_ms = step_ms[list(kibibytes).index(4096)]
+figure, ax = plt.subplots(figsize=(8, 4), layout="constrained")
+ax.semilogx(kibibytes, step_ms, color=ao.plots.LINES[0], marker="o", label="a step")
+ring = {"marker": "o", "ms": 14, "fillstyle": "none", "linestyle": ""}
+ax.plot(4096, default_ms, color="black", label="the default", **ring)
+longest = {"color": ao.plots.LINES[1], "linestyle": "--"}
+ax.axhline(longest_ms, label=f"the {step.bottleneck} lane alone", **longest)
+ax.set(title=f"One step of {n:,} parameters", xlabel="chunk (KiB)", ylim=(0, None))
+ax.set_xticks(kibibytes, [f"{size:,}" for size in kibibytes])
+ax.minorticks_off()
+ax.set_ylabel(f"{clock} time (ms)")
+ax.legend()
+plt.show()
 
 # %%
-# Small chunks drown in latency; very large ones leave nothing to overlap with. Between them is a
-# wide valley, and the default stands in it.
+# On the left the step drowns in latency, on the right there is nothing left to overlap with.
+# Between them is a wide valley, and the default stands in it.
 #
+# Second way: an optimizer for each layer
+# ---------------------------------------
+# It seems tidy. **Predict.** Sixteen layers of a million parameters, with one optimizer for all of
+# them, and with one for each. The bytes are the same, the chunks as well. Which is faster, and why?
+
+
+def layer(i):
+    return ao.Parameter(device.asarray(np.zeros(n // 16, np.float32)), name=f"w{i}")
+
+
+layers = [layer(i) for i in range(16)]
+gradients = [gradient[i * n // 16 : (i + 1) * n // 16] for i in range(16)]
+
+
+def step_of(optimizers):
+    """Return how long it takes until all of them have made a step."""
+    shares = np.array_split(np.arange(16), len(optimizers))
+    for _ in range(2):  # the first time sets up
+        device.synchronize()
+        begin = device.now()
+        for optimizer, share in zip(optimizers, shares, strict=True):
+            optimizer([gradients[i] for i in share])
+        device.synchronize()
+    return (device.now() - begin) * 1e3
+
+
+print(f"one optimizer: {step_of([ao.AdamOffload(layers)]):6.2f} ms")
+print(f"sixteen:       {step_of([ao.AdamOffload([w]) for w in layers]):6.2f} ms")
+
+# %%
+# One after the other, each optimizer sends its only chunk down, updates it, and sends it up. Its
+# copies can hide behind nothing of its own. One optimizer has sixteen chunks in its ring, and while
+# one is updated another comes down.
+#
+# Third way: memory that is not pinned
+# ------------------------------------
+# From pageable memory the driver cannot copy at once: it copies twice
+# (:ref:`sphx_glr_tutorials_08_the_link.py`). The optimizer pins its ring. What you copy yourself,
+# such as batches, is up to you:
+
+target = device._empty((n,), np.dtype(np.float32))
+pageable = np.zeros(n, np.float32)
+pinned = device._empty_pinned(n, np.dtype(np.float32))
+pinned[:] = 0
+for name, source in (("pageable", pageable), ("pinned", pinned)):
+    ms = min(device.h2d(source, target).seconds for _ in range(3)) * 1e3
+    print(f"{name:<8}: {ms:5.2f} ms for 64 MiB, {4 * n / ms / 1e6:.1f} GB/s")
+
+# %%
 # Time on a GPU
 # -------------
-# What is issued to a GPU has not happened yet when the call returns. Whoever takes the time around
-# it measures how long it took to *ask*:
+# What is issued to a GPU has not happened yet when the call returns. **Predict.** We take the time
+# before a computation and after its call, on the host's clock. What have we measured?
 
-begin = time.perf_counter()
-x = gradient * 2 + 1
-asked = time.perf_counter() - begin
+device.run_on_device(lambda: gradient * 2)  # a GPU compiles it the first time
 device.synchronize()
-print(f"asked in {asked * 1e3:.2f} ms of real time")
+begin = device.now()
+ticket = device.run_on_device(lambda: gradient * 2)
+asked_s = device.now() - begin
+ticket.wait()
+waited_s = device.now() - begin
+print(f"the call returned after {asked_s * 1e6:6.1f} µs")
+print(f"it was done after       {waited_s * 1e6:6.1f} µs")
+print(f"its ticket says         {ticket.seconds * 1e6:6.1f} µs")
 
 # %%
-# Times in the ledger are taken by events on the device itself, or by the virtual clock of the
-# simulation, so they say how long a copy took, not how long it took to ask for it. (In the
-# simulation, the arithmetic is really done by NumPy, inside the call: there, real time says
-# nothing at all.)
+# How long it took to *ask*. (Asking costs nothing in the simulation, and some microseconds on a
+# GPU.) Whoever times a GPU must wait, or read the ticket, which the device itself has stamped; all
+# times of copies in the ledger are of that kind.
 #
 # Try it
 # ------
-# - Without a GPU: choose another link (``"pcie3x16"``, ``"nvlink-c2c"``) or a host three times as
-#   fast. Which lane is the longest then?
-# - With one: compare the bandwidth above with what the data sheet of your link promises.
-# - Train the model of the demo with ``adamoffload demo --backend cupy``.
+# - Without a GPU: choose another link (``"pcie3x16"``, ``"nvlink-c2c"``) at the top of the page.
+#   Which lane is the longest then? Which of the three mistakes costs less?
+# - With one: compare the bandwidth above with what the data sheet of your link promises. Then put
+#   a loss into the loop, and take ``float(loss)`` before the optimizer's step, after it, or not at
+#   all. Does it matter? What must the step itself wait for, since Adam is on the host?
+# - Train the model of the demo with ``adamoffload demo --backend cupy``, or ``--backend sim``.

@@ -1,10 +1,14 @@
 """Configuration of the site: ``python3 -W error -m sphinx -n -W docs docs/_build``."""
 
+import os
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one
+
+# Before NumPy is loaded: threads that share the tutorials' small matrices only disturb each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from links import inventory, links_of_types
 

@@ -219,42 +219,42 @@ check("SlowLink")
 # %%
 # A mistake
 # ---------
-# ``owns`` is so short that one is tempted to make it shorter: is it not enough to see that it is
-# one of our arrays?
+# Let us make it a little too simple: what if ``__init__`` did not bother with the limit?
 
 
-class Greedy(SlowLink):
-    """Takes every device's arrays for its own."""
+class Generous(SlowLink):
+    """Takes a limit, and forgets it."""
 
-    def owns(self, array):
-        return isinstance(array, DeviceArray)
+    name = "generous"
+
+    def __init__(self, memory_bytes=None):
+        super().__init__()
 
 
-same = np.array_equal(trained(Greedy()), trained(ao.get_backend("numpy")))
+limited = Generous(memory_bytes=1_000_000)
+same = np.array_equal(trained(limited), trained(ao.get_backend("numpy")))
 print("bit by bit equal to the numpy backend:", same)
 
 # %%
-# It trains, to the same bits. **Predict.** What can go wrong with it, and when? Which of the tests
-# will notice?
+# It trains, to the same bits. **Predict.** What is wrong with it, who would notice, and when? How
+# many of the tests will?
 
-check("Greedy")
-
-# %%
-# With a single device nothing is wrong. With two, one copies from the other's memory, which on
-# real hardware is an address that means something else there:
-
-here, there = Greedy(), Greedy()
-x = there.asarray(np.zeros(3, np.float32))
-print("belongs there, copied here:", here.asnumpy(x), here.traffic())
+check("Generous")
+large = limited.asarray(np.zeros(1_000_000, np.float32))
+print("four million bytes on a device of one million:", limited.memory())
 
 # %%
+# Nobody would notice who has memory to spare; a model that was tried on this device fails on a real
+# one of that size.
+#
 # The test's name is the promise, its message the fault. :doc:`/backends` lists the mistakes that
 # each finds.
 #
 # Try it
 # ------
-# - Make a mistake of your own: allocate with a new ``MemoryPool`` each time, or forget to wait for
-#   ``after``. Which tests notice? Why does the second make no difference to *this* device?
+# - Make a mistake of your own, in the files. Let ``owns`` return True for every ``DeviceArray``, or
+#   forget to wait for ``after``. Which tests notice? Why does the second make no difference to
+#   *this* device?
 # - Register the class as an entry point in the group ``adamoffload.backends``, as
 #   ``backends/README.md`` shows, and ``ao.get_backend("slow")`` finds it.
 # - Let the copies run in a thread. What must ``synchronize`` do then, and what the tickets? The

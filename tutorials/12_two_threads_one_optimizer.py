@@ -132,10 +132,10 @@ print("is it one of them? ", unlocked in orders.values())
 # %%
 # In the wild
 # -----------
-# Without a trick, two threads seldom meet at the wrong moment: Python lets one run for 5
-# milliseconds (``sys.getswitchinterval()``) before another gets its turn. A race that is seldom
-# seen is the worst kind, since most tests pass. So we also ask for turns of a microsecond, and have
-# two threads make 300 steps each, all with a gradient of 1, twelve times.
+# Without a trick, two threads meet at the wrong moment only now and then. Python lets one run for 5
+# milliseconds (``sys.getswitchinterval()``) before another gets its turn, unless the first has to
+# wait for something. We have two threads make 300 steps each, all with a gradient of 1, twelve
+# times: with these turns, and with turns of a microsecond.
 #
 # **Predict.** With a gradient that never changes, every step of Adam is as long as the learning
 # rate, 0.001 (:ref:`sphx_glr_tutorials_05_step_sizes_bias_epsilon.py`). Where is the weight after
@@ -193,8 +193,9 @@ plt.show()
 
 # %%
 # With the lock all runs are equal: the gradients are, so that the order does not matter. Without
-# it, what comes out depends on when the operating system happened to change threads, and is another
-# thing whenever this page is built.
+# it, what comes out depends on when one thread happened to make room for the other, and is another
+# thing whenever this page is built. With the usual turns, none of the twelve may go wrong on a
+# quiet machine, and most of them on a busy one: a race that hides from its tests.
 #
 # A weight above zero, wherever there is one, is a surprise: it has gone *uphill*, which no lost
 # count explains. The moments are not all that two threads share. There are the staging slots, too,

@@ -91,7 +91,8 @@ def rebuilt_s(link=1, host=1):
     return model.now() - begin
 
 
-print(f"\nthe step, {clock}:         {step.seconds * 1e3:6.2f} ms")
+name = f"the step, {clock}:"
+print(f"\n{name:<24} {step.seconds * 1e3:6.2f} ms")
 print(f"rebuilt:                 {rebuilt_s() * 1e3:6.2f} ms")
 print(f"link twice as fast:      {rebuilt_s(link=2) * 1e3:6.2f} ms")
 print(f"host twice as fast:      {rebuilt_s(host=2) * 1e3:6.2f} ms")

@@ -138,11 +138,11 @@ loss_and_gradients(*batch(np.random.default_rng(0)))
 peak = device.memory().peak
 
 ring = 3 * (256 << 10)  # the staging slots that we shall give the optimizer
-n = size
-both = {"parameters": 4 * n, "gradients": 4 * n, "other": peak - 8 * n}
+floats = 4 * size  # bytes of one number for each parameter
+both = {"parameters": floats, "gradients": floats, "other": peak - 2 * floats}
 figure, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
 bars = {
-    "Adam on the device": both | {"moments": 8 * n},
+    "Adam on the device": both | {"moments": 2 * floats},
     "Adam on the host": both | {"staging": ring},
 }
 ao.plots.memory(bars, limit=limit, ax=ax)
@@ -267,8 +267,7 @@ print(textwrap.fill("".join(letters[i] for i in written), 72))
 # ------
 # - Double ``BATCH``. Which part of the device's memory grows, and which does not? What does
 #   offload do about activations?
-# - Leave out the warm-up, with ``WarmUpCosine(2e-3, 0, STEPS)``. Are Xiong et al. right about this
-#   model?
+# - Leave out the warm-up, with ``WarmUpCosine(2e-3, 0, STEPS)``. Does this model do without it?
 # - Train for 2,000 steps. How far does the loss fall? Is it still spelling?
 # - Swap the device for ``ao.get_backend("sim", memory_bytes=16_000_000)`` and draw the timeline of
 #   a step with ``ao.plots.timeline(ledger)``. Which lane is the longest? Compare its time with what

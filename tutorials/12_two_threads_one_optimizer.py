@@ -132,10 +132,10 @@ print("is it one of them? ", unlocked in orders.values())
 # %%
 # In the wild
 # -----------
-# Without a trick, two threads meet at the wrong moment only now and then. Python lets one run for 5
-# milliseconds (``sys.getswitchinterval()``) before another gets its turn, unless the first has to
-# wait for something. We have two threads make 300 steps each, all with a gradient of 1, twelve
-# times: with these turns, and with turns of a microsecond.
+# Without a trick, it is chance that lets two threads meet at the wrong moment. Python lets one run
+# for 5 milliseconds (``sys.getswitchinterval()``) before another gets its turn, unless the first
+# has to wait for something. We have two threads make 300 steps each, all with a gradient of 1,
+# twelve times: with these turns, and with turns of a microsecond.
 #
 # **Predict.** With a gradient that never changes, every step of Adam is as long as the learning
 # rate, 0.001 (:ref:`sphx_glr_tutorials_05_step_sizes_bias_epsilon.py`). Where is the weight after

@@ -62,9 +62,9 @@ plt.show()
 # **Predict.** Which lane has no gaps? How long would the step be if the link were twice as fast?
 # And if the host were?
 #
-# Nobody can try that on a card that is built in. But the step can be rebuilt, from three numbers
-# that the ledger has: bytes a second in each direction, and nanoseconds a parameter on the host. On
-# a GPU, the first line below says how good a model of the machine they are.
+# Nobody can try that on a card that is built in. But the step can be rebuilt, as a simulation, from
+# three numbers that the ledger has: bytes a second in each direction, and nanoseconds a parameter
+# on the host. How good a model they are, the line *rebuilt* says, beside the step itself.
 
 step = step_timeline(ledger, 3)
 for lane in LANES:

@@ -24,13 +24,22 @@ import adamoffload as ao
 plt.rcParams.update(ao.plots.STYLE)
 
 rng = np.random.default_rng(0)
-device = ao.get_backend("sim", link="pcie4x16", device="a100", host_ns_per_parameter=0.6)
+device = ao.get_backend(
+    "sim",
+    link="pcie4x16",
+    device="a100",
+    host_ns_per_parameter=0.6,
+)
 shapes = {"embedding": (2000, 64), "hidden": (64, 256), "head": (256, 10)}
-parameters = [
-    ao.Parameter(device.asarray(rng.standard_normal(shape).astype(np.float32)), name)
-    for name, shape in shapes.items()
-]
-gradients = [device.asarray(rng.standard_normal(p.shape).astype(np.float32)) for p in parameters]
+
+
+def normal(shape):
+    """Return random numbers on the device."""
+    return device.asarray(rng.standard_normal(shape).astype(np.float32))
+
+
+parameters = [ao.Parameter(normal(shape), name) for name, shape in shapes.items()]
+gradients = [normal(shape) for shape in shapes.values()]
 size = sum(p.size for p in parameters)
 
 ledger = ao.Ledger()
@@ -55,23 +64,33 @@ for name, moved in ledger.bytes_by_parameter("d2h").items():
     print(f"{name:<15} {moved:>10,} bytes down, {moved / ledger.bytes('d2h'):4.0%}")
 
 # %%
-# The embedding has most of the parameters and so most of the traffic, in every step, even if the
-# batch used only a few of its rows: its gradient is dense. Who knows that, may find the first
-# thing to improve.
+# The embedding has most of the parameters, and so most of the traffic. It has it in every step: its
+# gradient is an array of all 2000 rows, however few of them a batch has used. If this run were too
+# slow, that is where one would look first.
 #
 # Hop by hop
 # ----------
-# An event is one hop of one chunk. A chunk is what crosses the link at once; here it is 128 KiB,
-# so that the embedding spans several, and the last one holds the ends of all.
+# An event is one hop of one chunk. A chunk is what crosses the link at once; we have asked for 128
+# KiB. **Predict.** How many chunks does a step have? The parameters fill them in order, without
+# gaps: which chunk holds parts of two layers?
 
-print(f"{'hop':<8} {'chunk':>5} {'bytes':>8} {'microseconds':>13}  parameters in the chunk")
+chunks = {event.chunk for event in ledger.events}
+full = 4 * size / (128 << 10)
+print(f"{4 * size:,} / {128 << 10:,} = {full:.2f}, so {len(chunks)} chunks\n")
+
+print(f"{'hop':<8} {'chunk':>5} {'bytes':>8} {'microseconds':>13}  in the chunk")
 for event in ledger.events:
-    if event.step == 20 and event.chunk in (0, 4) and event.hop != "wait":
+    if event.step == 20 and event.chunk in (0, 3) and event.hop != "wait":
         inside = ", ".join(f"{name}: {count:,}" for name, count in event.parts)
         where = f"{event.hop:<8} {event.chunk:>5} {event.nbytes:>8,}"
         print(f"{where} {event.seconds * 1e6:>13.1f}  {inside}")
 
 # %%
+# Chunk 0 is a piece of the embedding and nothing else. Its gradient goes down from where it lies,
+# so *prepare* has nothing to do. In chunk 3 the embedding ends and the next layer begins: *prepare*
+# puts the two pieces side by side first, on the device. That takes time, but moves no byte over the
+# link.
+#
 # The same as arrays, for whatever you want to do with them. Let us see how fast the link was, by
 # the size of the copy:
 
@@ -83,7 +102,7 @@ for row in copies:
 
 # %%
 # The link promises 31.5 GB/s. A copy of 128 KiB gets less than a third of it, and the last,
-# smaller one less still: most of the time went into starting the copy. That is the subject of
+# smaller one less still: most of the time goes into starting the copy. That is the subject of
 # :ref:`sphx_glr_tutorials_08_the_link.py`.
 #
 # The picture
@@ -106,13 +125,16 @@ before, in_ledger = device.traffic(), ledger.bytes("d2h")
 log = []
 for _ in range(5):
     optimizer(gradients)
-    largest = max(float(np.max(np.abs(g))) for g in gradients)  # to see that all is well
-    weights = device.asnumpy(parameters[0].data)  # to draw a histogram, later, perhaps
-    log.append(largest)
+    # to see that all is well:
+    log.append(max(float(np.max(np.abs(g))) for g in gradients))
+    # to draw a histogram, later, perhaps:
+    weights = device.asnumpy(parameters[0].data)
 
 down = device.traffic().d2h - before.d2h
-print(f"the device sent {down:,} bytes down; the optimizer {ledger.bytes('d2h') - in_ledger:,}")
-print(f"difference: {down - (ledger.bytes('d2h') - in_ledger):,}")
+accounted = ledger.bytes("d2h") - in_ledger
+print(f"sent down by the device:    {down:>9,} bytes")
+print(f"  of them by the optimizer: {accounted:>9,}")
+print(f"  unaccounted for:          {down - accounted:>9,}")
 
 # %%
 # **Predict.** Who moved these bytes? There are two suspects in the loop. Account for all of them.
@@ -124,13 +146,39 @@ print(f"asnumpy(...), 5 x 4 x {parameters[0].size:,}:     {histogram:,}")
 print(f"together:                           {scalars + histogram:,}")
 
 # %%
-# The innocent-looking histogram nearly doubles the traffic of the step. The scalars are only 60
-# bytes, but each ``float`` makes the host wait until the device has computed all that comes before
-# it. A ledger does not show that; a timeline does: :ref:`sphx_glr_tutorials_09_overlap.py`.
+# The innocent-looking histogram nearly doubles what goes down in a step. The scalars are only 60
+# bytes. Are they harmless, then? **Predict.** The device computes one thing after another, and the
+# host need not wait for any of it, until it wants to see a number. We give the device a product of
+# large matrices to compute, and ask for one number of something else. How long does the host wait?
+
+large = device.asarray(np.ones((2000, 2000), np.float32))
+device.synchronize()
+
+
+def microseconds(since_s):
+    return f"{(device.now() - since_s) * 1e6:6.1f} microseconds of the host's time"
+
+
+begin_s = device.now()
+largest = np.max(np.abs(gradients[0]))
+float(largest)
+print("nothing else to compute:", microseconds(begin_s))
+
+begin_s = device.now()
+product = large @ large
+largest = np.max(np.abs(gradients[0]))
+print("product, only asked for:", microseconds(begin_s))
+float(largest)
+print("and the number looked at:", microseconds(begin_s)[1:])
+
+# %%
+# To ask costs the host nothing; to look makes it wait for everything that was asked before. A
+# number to print is cheap in bytes and dear in time. No count of bytes shows that. Who waits for
+# whom is the subject of :ref:`sphx_glr_tutorials_09_overlap.py`.
 #
 # Try it
 # ------
 # - Save the ledger, ``ledger.save("ledger.csv")``, and open it in a spreadsheet. Which hop takes
 #   longest?
-# - Set ``weight_decay=0.01``. Do the bytes change? Which hop does?
+# - Give the optimizer ``weight_decay=0.01``. Do the bytes change? Which hop takes longer?
 # - How many bytes would this run move in DeepSpeed, or in PyTorch's FSDP? See :doc:`/peers`.

@@ -26,7 +26,12 @@ plt.rcParams.update(ao.plots.STYLE)
 
 def one_step(n, *, chunk_bytes, host_ns, link="pcie4x16"):
     """Make a step on a new device; return its ledger."""
-    device = ao.get_backend("sim", link=link, device="a100", host_ns_per_parameter=host_ns)
+    device = ao.get_backend(
+        "sim",
+        link=link,
+        device="a100",
+        host_ns_per_parameter=host_ns,
+    )
     w = ao.Parameter(device.asarray(np.zeros(n, np.float32)), name="w")
     gradient = device.asarray(np.ones(n, np.float32))
     device.synchronize()
@@ -87,9 +92,27 @@ print(f"in one piece: {step_s(whole) * 1e3:.4f} ms")
 # %%
 # Why three slots?
 # ----------------
-# A chunk needs a place in memory on its way, a *slot*. At any time, one chunk is coming down, one
-# is being updated, one is going up: three slots. With fewer, somebody would have to wait for a
-# place; a fourth would stay empty. So the ring has three, on either side, whatever the size of the
+# A chunk needs a place in memory on its way, a *slot*, on the device and on the host. It keeps the
+# slot until its update has been added; then another chunk may have it. Look at the picture again:
+# the link downwards pauses after chunk 2, because chunk 3 takes the slot of chunk 0.
+#
+# The ring has three slots. **Predict.** What would the same step take with one slot, with two, with
+# four? Which lanes can work at the same time, if there are only two chunks on their way? For once
+# we reach into the machinery, and change a constant that is not meant to be changed.
+
+from adamoffload import pipeline
+
+for slots in (1, 2, 3, 4):
+    pipeline.RING = slots
+    ring = one_step(n, chunk_bytes=n // 2, host_ns=0.15)
+    print(f"slots: {slots}, step: {step_s(ring) * 1e3:.4f} ms")
+pipeline.RING = 3  # as it was
+
+# %%
+# With one slot nothing overlaps, although there are eight chunks: the time is the one *in sequence*
+# of the picture. With two, only two of the three lanes work at a time. Three suffice: one chunk is
+# coming down, one is being updated, one is going up. A fourth slot gains nothing, since the host,
+# which is the limit, has no gap that it could fill. So the ring has three, whatever the size of the
 # model.
 #
 # When the link is the longest
@@ -101,29 +124,49 @@ narrow = one_step(n, chunk_bytes=n // 2, host_ns=0.03, link="pcie3x16")
 draw(narrow)
 
 # %%
-# It waits: the hatched parts. A faster host would gain nothing here; a faster link would. Reading
-# off which lane is full is the whole art of it. Improve that lane, and only that one, until
-# another is full.
+# The link, in both directions; the host waits, where it is hatched. **Predict.** You may make the
+# host twice as fast, or the link. What does the step gain from the one, and from the other?
+
+fast_host = one_step(n, chunk_bytes=n // 2, host_ns=0.015, link="pcie3x16")
+fast_link = one_step(n, chunk_bytes=n // 2, host_ns=0.03, link="pcie4x16")
+print(f"as it is:           {step_s(narrow) * 1e3:.4f} ms")
+print(f"host twice as fast: {step_s(fast_host) * 1e3:.4f} ms")
+print(f"link twice as fast: {step_s(fast_link) * 1e3:.4f} ms")
+
+# %%
+# The faster host saves its part of the last chunk and nothing else; the faster link nearly halves
+# the step. Reading off which lane is full is the whole art of it. Improve that lane, and only that
+# one, until another is full.
 #
 # Smaller and smaller chunks
 # --------------------------
-# Fill and drain shrink with the chunk, so why not use very small ones?
+# Back to the link and the host of the first pictures. Fill and drain shrink with the chunk, so why
+# not use very small ones? **Predict.** What will limit a step of 64 chunks of 512 KiB?
 
-tiny = one_step(n, chunk_bytes=n // 64, host_ns=0.15)
-print(f"256 chunks: {step_s(tiny) * 1e3:.4f} ms; 8 chunks: {step_s(chunked) * 1e3:.4f} ms")
-draw(tiny)
+small = one_step(n, chunk_bytes=n // 16, host_ns=0.15)
+draw(small)
 
 # %%
-# The ends have all but gone, and yet the step takes longer: every copy pays its latency of 10
-# microseconds, and 256 of them in a row are now longer than what the host does. The link has
-# become the full lane. The best size lies between, and :ref:`sphx_glr_tutorials_08_the_link.py`
-# has a formula for it.
-#
+# The ends have all but gone, and yet the step takes longer than with eight chunks. Every copy pays
+# its latency of 10 microseconds, and with 64 of them the link takes longer than the host. It has
+# become the full lane. The best size lies between. By the formula of
+# :ref:`sphx_glr_tutorials_08_the_link.py` it is where a copy and an update of a chunk take equally
+# long:
+
+bandwidth = 128 / 130 * 16 * 16e9 / 8  # bytes a second: 16 lanes, 16e9 bits each
+host_s_per_byte = 0.15e-9 / 4
+balanced = 10e-6 / (host_s_per_byte - 1 / bandwidth)
+print(f"chunks of {balanced / 2**20:.2f} MiB")
+for factor in (0.5, 1, 2):
+    ledger = one_step(n, chunk_bytes=int(factor * balanced), host_ns=0.15)
+    print(f"{factor:>3g} times that: {step_s(ledger) * 1e3:.4f} ms")
+
+# %%
 # Try it
 # ------
 # - Find the host speed at which the host and the link of ``chunked`` take equally long. What does
 #   the timeline look like then?
 # - Make ten steps, one after the other, with the same gradient. Do the ends of one step overlap
 #   with the beginning of the next?
-# - ``ao.write_trace("trace.json", ledger)`` writes a file that https://ui.perfetto.dev opens: zoom
-#   in.
+# - ``ao.write_trace("trace.json", chunked)`` writes a file that https://ui.perfetto.dev opens. Zoom
+#   in, and follow the arrows of one chunk.

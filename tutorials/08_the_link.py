@@ -2,9 +2,9 @@ r"""
 The link: pageable, pinned, latency, chunk size
 ===============================================
 
-Between host and device lies a link that is ten to a hundred times slower than the memory at either
-end. We find its two numbers by measurement, see what pinned memory is good for, and find the best
-size of what crosses it at once, first by a formula and then by trying.
+Between host and device lies a link that is far slower than the device's own memory. We find its two
+numbers by measurement, see what pinned memory is good for, and find the best size of what crosses
+it at once, first by a formula and then by trying.
 
 You need :ref:`sphx_glr_tutorials_03_first_offloaded_step.py`. At the end you can predict the time
 of a copy, and choose a chunk size for a link that you have never seen.
@@ -14,17 +14,34 @@ of a copy, and choose a chunk size for a link that you have never seen.
 # A link that can be measured
 # ---------------------------
 # A laptop has no such link, so we simulate one: PCI Express 4.0 with 16 lanes, at its nominal
-# bandwidth. The sources of all figures are in ``backends/adamoffload_sim/presets.py``. The clock
-# is virtual; whoever runs this page gets the same numbers.
+# bandwidth, to a device as large as NVIDIA's A100. The sources of all figures are in
+# ``backends/adamoffload_sim/presets.py``. The clock is virtual; whoever runs this page gets the
+# same numbers.
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 import adamoffload as ao
+from adamoffload_sim import DEVICES, LINKS
 
 plt.rcParams.update(ao.plots.STYLE)
 
-device = ao.get_backend("sim", link="pcie4x16", device="a100", host_ns_per_parameter=0.6)
+HOST_NS = 0.6  # what Adam takes on the host for a parameter
+device = ao.get_backend(
+    "sim",
+    link="pcie4x16",
+    device="a100",
+    host_ns_per_parameter=HOST_NS,
+)
+over = LINKS["pcie4x16"].bandwidth_bytes_per_s
+inside = DEVICES["a100"].bandwidth_bytes_per_s
+print(f"link {over / 1e9:.1f} GB/s, device {inside / 1e9:,.0f} GB/s inside", end=", ")
+print(f"{inside / over:.0f} times as much")
+
+# %%
+# To time a copy, we ask the device for its memory, and for pinned memory, as only the optimizer
+# does otherwise: the names with an underscore are what a backend's author writes
+# (:ref:`sphx_glr_tutorials_13_write_your_own_backend.py`). What *pinned* means comes below.
 
 
 def seconds(nbytes, *, pinned):
@@ -47,20 +64,34 @@ times = {
     "pinned": np.array([seconds(int(size), pinned=True) for size in sizes]),
     "pageable": np.array([seconds(int(size), pinned=False) for size in sizes]),
 }
+
+
+def size_axis(ax, what):
+    """Write powers of two as one says them."""
+    ax.set_xscale("log", base=2)
+    ticks = [1 << 10, 1 << 15, 1 << 20, 1 << 25]
+    ax.set_xticks(ticks, ["1 KiB", "32 KiB", "1 MiB", "32 MiB"])
+    ax.set_xlabel(what)
+
+
 figure, axes = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")
-for (kind, t), color, marker in zip(times.items(), ao.plots.LINES, "os", strict=False):
-    axes[0].loglog(sizes / 1024, t * 1e6, color=color, marker=marker, label=kind)
-    axes[1].semilogx(sizes / 1024, sizes / t / 1e9, color=color, marker=marker, label=kind)
-axes[0].set(title="Time of a copy", xlabel="size (KiB)", ylabel="simulated time (µs)")
-axes[1].set(title="Bandwidth reached", xlabel="size (KiB)", ylabel="GB/s (simulated)")
-axes[0].legend()
-axes[1].legend()
+for kind, color, marker in zip(times, ao.plots.LINES, "os", strict=False):
+    t = times[kind]
+    style = {"color": color, "marker": marker, "label": kind}
+    axes[0].plot(sizes, t * 1e6, **style)
+    axes[1].plot(sizes, sizes / t / 1e9, **style)
+axes[0].set(title="Time of a copy", ylabel="simulated time (µs)", yscale="log")
+axes[1].set(title="Bandwidth reached", ylabel="GB/s (simulated)")
+for ax in axes:
+    size_axis(ax, "size of the copy")
+    ax.legend()
 plt.show()
 
 # %%
-# Two regimes. On the left every copy takes the same time, however small: that is the *latency*. On
-# the right time is proportional to size: that is the *bandwidth*. Both numbers can be read off two
-# points.
+# The large copy comes close to the link's bandwidth, the small one gets next to nothing of it.
+# There are two regimes. On the left every copy takes about the same time, however small, and so
+# would one of no bytes: that is the *latency*. On the right time is proportional to size: that is
+# the *bandwidth*. Both numbers can be read off the points.
 
 t = times["pinned"]
 bandwidth = (sizes[-1] - sizes[-2]) / (t[-1] - t[-2])
@@ -72,9 +103,9 @@ print(f"half of the bandwidth is reached at {latency * bandwidth / 1024:.0f} KiB
 # Pinned and pageable
 # -------------------
 # The operating system may move ordinary memory about, even to disk. A device cannot copy from
-# memory that may move, so the driver first copies it into a place of its own that may not, and the
-# host waits meanwhile. Memory that is *pinned* stays where it is, and the device takes it by
-# itself.
+# memory that may move, so the driver first copies it into a place of its own that may not (`Harris,
+# 2012 <https://developer.nvidia.com/blog/how-optimize-data-transfers-cuda-cc/>`_). Memory that is
+# *pinned* stays where it is, and the device takes it by itself.
 #
 # **Predict.** From the two curves: by which factor is a large copy slower from pageable memory?
 # And a very small one? Why are the factors different?
@@ -83,11 +114,12 @@ ratio = times["pageable"] / times["pinned"]
 print(f"64 MiB: {ratio[-1]:.2f}; 1 KiB: {ratio[0]:.2f}")
 
 # %%
-# The bytes take 2.4 times as long, the latency is the same: small copies hardly notice. (The
-# factor is one that was measured on a real card; on yours it will be another, but not one.)
+# The bytes take 2.4 times as long, the latency is the same: small copies hardly notice. (The factor
+# was measured on a real card; yours has another one. Where a device can read the host's pageable
+# memory by itself, as behind the link ``"nvlink-c2c"``, it is 1.)
 #
-# Why not pin everything, then? Pinned memory is lost to the rest of the machine. The optimizer
-# pins its three staging slots and nothing else, however large the model.
+# Why not pin everything, then? Pinned memory is lost to the rest of the machine. The optimizer pins
+# :doc:`its three staging slots </concepts/staging>` and nothing else, however large the model.
 #
 # How large should a chunk be?
 # ----------------------------
@@ -101,11 +133,30 @@ print(f"64 MiB: {ratio[-1]:.2f}; 1 KiB: {ratio[0]:.2f}")
 #    \underbrace{\max\bigl(t_0 + c/B,\ h c\bigr) \cdot n/c}_{\text{the longest lane}}
 #    + \underbrace{2\,(t_0 + c/B)}_{\text{first down, last up}}
 #
-# if nothing is left to do on the device. **Predict.** For which :math:`c` is that smallest, if the
-# host is the longest lane? Take the derivative: what is left that depends on :math:`c`?
+# if next to nothing is left to do on the device.
+#
+# **Predict.** For which :math:`c` is that smallest? Begin with a host that takes longer than the
+# link: what is left that depends on :math:`c`? How small can :math:`c` become before the other
+# branch of the maximum takes over?
+#
+# - *The host is the longest lane*, :math:`hc > t_0 + c/B`. The first term is :math:`hn`, whatever
+#   the chunk. Only the ends depend on it, and smaller is better, down to where the lanes are equal:
+#
+#   .. math:: c = \frac{t_0}{h - 1/B}
+#
+# - *The link is the longest lane*. What depends on :math:`c` is :math:`t_0 n/c + 2c/B`. Its
+#   derivative is zero at
+#
+#   .. math:: c = \sqrt{t_0\, n B / 2}
+#
+# Small chunks belong to the second branch, large ones to the first, if :math:`h > 1/B`; so the best
+# chunk is the smaller of the two. Otherwise the link is always the longest lane, and it is the
+# second.
+#
+# Now the numbers. The host of our device takes 0.6 ns for a parameter of 4 bytes.
 
 n = 32 << 20  # bytes of gradients
-host_s_per_byte = 0.6e-9 / 4
+host_s_per_byte = HOST_NS * 1e-9 / 4
 w = ao.Parameter(device.asarray(np.zeros(n // 4, np.float32)), name="w")
 gradient = device.asarray(np.ones(n // 4, np.float32))
 
@@ -121,36 +172,49 @@ def step_seconds(chunk_bytes):
 
 
 def predicted(c):
+    """Return the formula's time of a step."""
     copy_s = latency + c / bandwidth
     return max(copy_s, host_s_per_byte * c) * n / c + 2 * copy_s
 
+
+best = np.sqrt(latency * n * bandwidth / 2)
+if host_s_per_byte > 1 / bandwidth:
+    best = min(best, latency / (host_s_per_byte - 1 / bandwidth))
+print(f"predicted best: {best / 1024:.0f} KiB, {predicted(best) * 1e3:.3f} ms")
 
 chunks = 2 ** np.arange(14, 26)
 measured_s = np.array([step_seconds(int(c)) for c in chunks])
 predicted_s = np.array([predicted(c) for c in chunks])
 
-figure, ax = plt.subplots(figsize=(8, 4.4), layout="constrained")
-ax.loglog(chunks / 1024, predicted_s * 1e3, color="black", linestyle=":", label="formula")
-ax.loglog(chunks / 1024, measured_s * 1e3, color=ao.plots.LINES[0], marker="o", label="measured")
-ax.axhline(host_s_per_byte * n * 1e3, color=ao.plots.LINES[1], linestyle="--", label="host alone")
-ax.set(title="A step of 8 million parameters", xlabel="chunk (KiB)", ylabel="simulated time (ms)")
+host_s = host_s_per_byte * n
+blue, red = ao.plots.LINES[:2]
+figure, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
+ax.plot(chunks, predicted_s * 1e3, color="black", linestyle=":", label="formula")
+ax.plot(chunks, measured_s * 1e3, "o", color=blue, label="measured")
+ax.axhline(host_s * 1e3, color=red, linestyle="--", label="host alone")
+ax.axvline(best, color="grey", linewidth=1.2, label="predicted best chunk")
+ax.set(title="A step of 8 million parameters", ylabel="simulated time (ms)")
+ax.set_ylim(0, None)
+size_axis(ax, "size of a chunk")
 ax.legend()
 plt.show()
-best = int(np.argmin(measured_s))
-print(f"best: chunks of {chunks[best] / 1024:g} KiB, {measured_s[best] * 1e3:.3f} ms")
-for factor in (-2, -1, 1, 2, 5):
-    slower = measured_s[best + factor] / measured_s[best] - 1
-    print(f"{2.0**factor:>5g} times that: {slower:4.0%} slower")
+
+least = int(np.argmin(measured_s))
+print(f"best tried: {chunks[least] / 1024:g} KiB, {measured_s[least] * 1e3:.3f} ms")
+for factor in (1 / 4, 1 / 2, 2, 4, 32):
+    slower = step_seconds(int(chunks[least] * factor)) / measured_s[least] - 1
+    print(f"{factor:>5g} times that: {slower:6.1%} slower")
 
 # %%
-# As long as the host is the longest lane, smaller chunks are better, since less of the two ends
-# sticks out; until the latency of so many copies makes the link the longest lane, and the time
-# shoots up. On that side there is a cliff, on the other a wide valley: chunks that are 32 times too
-# large cost a few per cent. So one errs on the large side, and the default, 4 MiB, does.
+# The formula was right: the best of the sizes tried is the first power of two above the predicted
+# one. To its left is a cliff, where the latency of so many copies makes the link the longest lane.
+# To its right is a wide valley: chunks that are 32 times too large cost a few per cent. So one errs
+# on the large side, and the default, 4 MiB, does.
 #
 # Try it
 # ------
 # - ``link="nvlink-c2c"``: which of the two numbers changes, and where does the best chunk go?
-# - A host three times as fast: ``host_ns_per_parameter=0.2``. Which lane is the longest then?
-# - Describe a link of your own, ``adamoffload_sim.Link(bandwidth_bytes_per_s=...,
-#   latency_s=...)``, such as a network, and predict its best chunk before you measure.
+# - A host five times as fast, ``HOST_NS = 0.12``: which lane is the longest then, and which of the
+#   two formulas holds?
+# - Describe a link of your own, ``adamoffload_sim.Link(bandwidth_bytes_per_s=..., latency_s=...)``,
+#   such as a network, and predict its best chunk before you measure.

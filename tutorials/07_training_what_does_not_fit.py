@@ -56,7 +56,7 @@ def logits(parameters, x):
 
 
 def gradients_of(parameters, trained=None):
-    """Return a function for the loss and the gradients of all parameters, or some."""
+    """Return a function for the loss and the gradients of all, or some."""
 
     def loss(x, y):
         return ao.softmax_cross_entropy(logits(parameters, x), y)
@@ -104,7 +104,8 @@ try:
 except ao.DeviceMemoryError as error:
     print(f"failed: {error.__notes__[0]}, {error.requested_bytes:,} bytes", end=" ")
     print(f"with {error.used_bytes:,} in use")
-    print("as predicted:", (error.requested_bytes, error.used_bytes) == (nbytes, used))
+    failed = error.requested_bytes, error.used_bytes
+    print("as predicted:", failed == (nbytes, used))
 
 # %%
 # To the byte. Nothing was estimated: what parameters, gradients and moments need follows from their
@@ -113,8 +114,8 @@ except ao.DeviceMemoryError as error:
 # Adam on the host
 # ----------------
 # The same device once more, with `adamoffload.AdamOffload` in the place of `adamoffload.Adam`. It
-# needs a ring of staging slots on the device: three chunks, however large the model. As the device
-# is small, we choose small chunks.
+# needs a ring of staging slots on the device: at most three chunks, however large the model. As the
+# device is small, we choose small chunks.
 
 LR, BATCH, EPOCHS = 1e-3, 64, 3
 device = ao.get_backend("numpy", memory_bytes=LIMIT)
@@ -124,7 +125,7 @@ optimizer = ao.AdamOffload(parameters, LR, ledger=ledger, chunk_bytes=128 << 10)
 
 
 def train(device, parameters, optimizer, loss_and_gradients):
-    """Train; return the losses of the batches and the test accuracy after each epoch."""
+    """Train; return the loss of each batch, the test accuracy of each epoch."""
     rng = np.random.default_rng(0)
     losses, accuracies = [], []
     for _ in range(EPOCHS):
@@ -133,8 +134,9 @@ def train(device, parameters, optimizer, loss_and_gradients):
             optimizer(gradients)
             del gradients  # the next pass needs their memory
             losses.append(float(loss))
+        # The test is done on the host: the same function, on NumPy arrays.
         weights = [device.asnumpy(p.data) for p in parameters]
-        answers = np.argmax(logits(weights, digits.test_images), axis=1)  # on the host
+        answers = np.argmax(logits(weights, digits.test_images), axis=1)
         accuracies.append(np.mean(answers == digits.test_labels))
     return losses, accuracies
 
@@ -146,12 +148,15 @@ print(f"peak on the device: {device.memory().peak:,} of {LIMIT:,} bytes")
 # %%
 
 figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
-axes[0].plot(np.arange(1, len(losses) + 1), losses, color=ao.plots.LINES[0])
-axes[0].set(title="Loss", xlabel="step", ylabel="cross-entropy (nats)", yscale="log")
-axes[1].plot(np.arange(1, EPOCHS + 1), accuracies, color=ao.plots.LINES[0], marker="o")
-axes[1].set(
-    title="Test accuracy", xlabel="epoch", ylabel="share right", xticks=range(1, EPOCHS + 1)
-)
+blue = ao.plots.LINES[0]
+steps, epochs = range(1, len(losses) + 1), range(1, EPOCHS + 1)
+axes[0].plot(steps, losses, color=blue)
+axes[0].set(title="Loss of each batch", xlabel="step", yscale="log")
+axes[0].set_ylabel("cross-entropy (nats)")
+axes[1].plot(epochs, accuracies, color=blue, marker="o")
+axes[1].set(title="Test accuracy", xlabel="epoch", xticks=epochs)
+axes[1].set_ylabel("answers that are right")
+axes[1].yaxis.set_major_formatter("{x:.0%}")
 plt.show()
 
 # %%
@@ -183,8 +188,9 @@ ao.plots.memory({"Adam": resident.memory(), "AdamOffload": offloaded}, LIMIT, ax
 plt.show()
 
 moved = ledger.bytes("d2h")
-print(f"the price: {moved:,} bytes down, {ledger.bytes('h2d'):,} up;")
-print(f"each way {moved / len(losses) / n:g} bytes a parameter in each of {len(losses)} steps")
+print(f"the price: {moved:,} bytes down, {ledger.bytes('h2d'):,} up,")
+in_a_step = moved / len(losses) / n
+print(f"in each of {len(losses)} steps {in_a_step:g} bytes a parameter each way")
 
 # %%
 # The host keeps what the device is spared, and a ring of its own. What crosses the link is the
@@ -206,8 +212,8 @@ plt.show()
 # backward pass, between two steps, the activations come and go. They depend on the batch, and not
 # on the optimizer: offload does nothing about them, but leaves them more room.
 #
-# **Predict.** Once the batch is large, the peak grows with it in a straight line. From the peaks at
-# 128 and at 192 images, which is the largest batch that fits?
+# How large a batch does this device take? We measure the peak of a step for two batches, on a
+# device without a limit.
 
 
 def peak(batch, limit=None):
@@ -221,33 +227,43 @@ def peak(batch, limit=None):
 
 
 at_128, at_192 = peak(128), peak(192)
+print(f"128 images: {at_128:,} bytes; 192 images: {at_192:,}; limit: {LIMIT:,}")
+
+# %%
+# **Predict.** Once the batch is large, the peak grows with it in a straight line. How many bytes
+# does an image more take, and which is the largest batch that fits?
+
 an_image = (at_192 - at_128) // 64
 predicted = 192 + (LIMIT - at_192) // an_image
-print(f"an image more takes {an_image:,} bytes; predicted largest batch: {predicted}")
+print(f"an image more: {an_image:,} bytes; largest batch predicted: {predicted}")
 for batch in (predicted, predicted + 1):
     try:
         print(f"batch of {batch}: fits, {LIMIT - peak(batch, LIMIT):,} bytes left")
     except ao.DeviceMemoryError as error:
-        print(f"batch of {batch}: an array of {error.requested_bytes:,} bytes is refused")
+        refused = error.requested_bytes
+        print(f"batch of {batch}: an array of {refused:,} bytes is refused")
 
 # %%
 
 sizes = np.array([1, 32, 64, 128, 256])
 peaks = np.array([peak(size) for size in sizes])
 figure, ax = plt.subplots(figsize=(9, 4.6), layout="constrained")
-ax.plot(sizes, peaks / 1e6, "o-", color=ao.plots.LINES[0], label="Adam on the host, measured")
-shift = resident.memory().device - offloaded.device
-ax.plot(
-    sizes, (peaks + shift) / 1e6, "--", color=ao.plots.LINES[3], label="on the device, at least"
-)
-ax.axhline(LIMIT / 1e6, color=ao.plots.COLORS["limit"], linestyle=":", label="limit")
-ax.set(title="Peak of a step", xlabel="images in the batch", ylabel="device memory (MB)")
-ax.legend()
+moved_up = peaks + resident.memory().device - offloaded.device
+colors = ao.plots.COLORS
+resident_style = {"color": colors["device"], "label": "on the device, at least"}
+offloaded_style = {"color": colors["host"], "label": "on the host, measured"}
+ax.plot(sizes, moved_up / 1e6, "--", **resident_style)
+ax.plot(sizes, peaks / 1e6, "o-", **offloaded_style)
+ax.axhline(LIMIT / 1e6, color=colors["limit"], linestyle=":", label="limit")
+ax.set(title="Peak of a step", xlabel="images in the batch")
+ax.set(ylabel="device memory (MB)", ylim=(0, None))
+ax.legend(loc="lower right", title="Adam")
 plt.show()
 
 # %%
 # With Adam on the device, not even a batch of one would fit. (The dashed line is the solid one,
-# moved up by the moments and down by the ring. The arithmetic needs some room, too.)
+# moved up by the moments and down by the ring. The arithmetic on the device would need some room,
+# too.)
 #
 # If the batch you want does not fit: sum up the gradients of several small ones, which takes 4 more
 # bytes a parameter for the sum; or compute activations again in the backward pass instead of
@@ -263,12 +279,13 @@ try:
     gradients_of(parameters)(*on_device(device, np.arange(BATCH)))
 except ao.DeviceMemoryError as error:
     print(f"8 bytes a parameter: {8 * n:,}; the device: {2 << 20:,}")
-    print(f"failed: {error.requested_bytes:,} bytes with {error.used_bytes:,} in use")
+    requested, in_use = error.requested_bytes, error.used_bytes
+    print(f"failed: {requested:,} bytes with {in_use:,} in use")
 
 # %%
 # Now the optimizer has nothing left to give. There are other ways, which can be combined:
 #
-# - *smaller numbers*: 2 bytes for a parameter and a gradient on the device, in mixed precision
+# - *smaller numbers*: 2 bytes for a parameter and 2 for its gradient, in mixed precision
 #   (`Micikevicius et al., 2017 <https://arxiv.org/abs/1710.03740>`_);
 # - *more devices*: each keeps a part of the parameters and gradients (`Rajbhandari et al., 2019
 #   <https://arxiv.org/abs/1910.02054>`_);
@@ -278,22 +295,26 @@ except ao.DeviceMemoryError as error:
 #   that are added to large frozen ones are the best known case (`Hu et al., 2021
 #   <https://arxiv.org/abs/2106.09685>`_).
 #
-# The last one needs nothing new, so we try it: the large middle layer stays as it was drawn by lot.
+# The last one needs nothing new, so we try it: the large middle layer keeps the random weights that
+# it began with. The ring, too, is made smaller.
 #
 # **Predict.** The middle layer has 87 of 100 parameters. How many bytes are parameters and
 # gradients now? And how good can a network be whose middle was never trained?
 
 trained = [p for p in parameters if not p.name.startswith("layer2")]
 few = sum(p.size for p in trained)
-optimizer = ao.AdamOffload(trained, LR, chunk_bytes=32 << 10)
+fewer = ao.Ledger()
+optimizer = ao.AdamOffload(trained, LR, ledger=fewer, chunk_bytes=32 << 10)
 _, partly = train(device, parameters, optimizer, gradients_of(parameters, trained))
-print(f"trained: {few:,} of {n:,} parameters; with gradients {4 * n + 4 * few:,} bytes")
+print(f"trained: {few:,} of {n:,} parameters")
+print(f"parameters and gradients: {4 * n + 4 * few:,} bytes")
 print(f"peak: {device.memory().peak:,} of {2 << 20:,} bytes")
-print(f"test accuracy: {partly[-1]:.1%}, and with all of them trained {accuracies[-1]:.1%}")
+print(f"down the link: {fewer.bytes('d2h') / moved:.0%} of what it was")
+print(f"test accuracy: {partly[-1]:.1%}; all of them trained: {accuracies[-1]:.1%}")
 
 # %%
-# A layer drawn by lot costs some right answers, and the network still gets most of them. It also
-# sends less over the link: only gradients that exist have to go down.
+# A random middle costs some right answers, and the network still gets most of them. It also sends
+# less over the link: only gradients that exist have to go down.
 #
 # Try it
 # ------

@@ -35,7 +35,8 @@ device = ao.get_backend(
 )
 over = LINKS["pcie4x16"].bandwidth_bytes_per_s
 inside = DEVICES["a100"].bandwidth_bytes_per_s
-print(f"link {over / 1e9:.1f} GB/s, device {inside / 1e9:,.0f} GB/s inside", end=", ")
+print(f"over the link:          {over / 1e9:7,.1f} GB/s")
+print(f"in the device's memory: {inside / 1e9:7,.1f} GB/s", end=", ")
 print(f"{inside / over:.0f} times as much")
 
 # %%
@@ -174,7 +175,7 @@ def step_seconds(chunk_bytes):
 def predicted(c):
     """Return the formula's time of a step."""
     copy_s = latency + c / bandwidth
-    return max(copy_s, host_s_per_byte * c) * n / c + 2 * copy_s
+    return np.maximum(copy_s, host_s_per_byte * c) * n / c + 2 * copy_s
 
 
 best = np.sqrt(latency * n * bandwidth / 2)
@@ -184,18 +185,19 @@ print(f"predicted best: {best / 1024:.0f} KiB, {predicted(best) * 1e3:.3f} ms")
 
 chunks = 2 ** np.arange(14, 26)
 measured_s = np.array([step_seconds(int(c)) for c in chunks])
-predicted_s = np.array([predicted(c) for c in chunks])
 
 host_s = host_s_per_byte * n
 blue, red = ao.plots.LINES[:2]
+curve = np.geomspace(chunks[0], chunks[-1], 300)
 figure, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
-ax.plot(chunks, predicted_s * 1e3, color="black", linestyle=":", label="formula")
+ax.plot(curve, predicted(curve) * 1e3, ":", color="black", label="formula")
 ax.plot(chunks, measured_s * 1e3, "o", color=blue, label="measured")
 ax.axhline(host_s * 1e3, color=red, linestyle="--", label="host alone")
 ax.axvline(best, color="grey", linewidth=1.2, label="predicted best chunk")
 ax.set(title="A step of 8 million parameters", ylabel="simulated time (ms)")
 ax.set_ylim(0, None)
 size_axis(ax, "size of a chunk")
+ax.set_xlim(chunks[0] / 2, None)
 ax.legend()
 plt.show()
 

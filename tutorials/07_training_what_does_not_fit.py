@@ -250,14 +250,13 @@ peaks = np.array([peak(size) for size in sizes])
 figure, ax = plt.subplots(figsize=(9, 4.6), layout="constrained")
 moved_up = peaks + resident.memory().device - offloaded.device
 colors = ao.plots.COLORS
-resident_style = {"color": colors["device"], "label": "on the device, at least"}
-offloaded_style = {"color": colors["host"], "label": "on the host, measured"}
-ax.plot(sizes, moved_up / 1e6, "--", **resident_style)
-ax.plot(sizes, peaks / 1e6, "o-", **offloaded_style)
-ax.axhline(LIMIT / 1e6, color=colors["limit"], linestyle=":", label="limit")
+ax.plot(sizes, moved_up / 1e6, "--", color=colors["device"])
+ax.plot(sizes, peaks / 1e6, "o-", color=colors["host"])
+ax.axhline(LIMIT / 1e6, color=colors["limit"], linestyle=":")
 ax.set(title="Peak of a step", xlabel="images in the batch")
 ax.set(ylabel="device memory (MB)", ylim=(0, None))
-ax.legend(loc="lower right", title="Adam")
+labels = ["Adam on the device, at least", "Adam on the host, measured", "limit"]
+ax.legend(ax.lines, labels, loc="lower right")
 plt.show()
 
 # %%

@@ -140,10 +140,11 @@ print(f"  unaccounted for:          {down - accounted:>9,}")
 # **Predict.** Who moved these bytes? There are two suspects in the loop. Account for all of them.
 
 scalars = 5 * len(parameters) * 4
-histogram = 5 * parameters[0].size * 4
-print(f"float(...), 5 steps x {len(parameters)} scalars x 4: {scalars:,}")
-print(f"asnumpy(...), 5 x 4 x {parameters[0].size:,}:     {histogram:,}")
-print(f"together:                           {scalars + histogram:,}")
+w = parameters[0]
+histogram = 5 * w.size * 4
+print(f"float:    5 steps x 4 bytes x {len(parameters):>7,} scalars: {scalars:>9,}")
+print(f"asnumpy:  5 steps x 4 bytes x {w.size:>7,} weights: {histogram:>9,}")
+print(f"together: {scalars + histogram:>46,}")
 
 # %%
 # The innocent-looking histogram nearly doubles what goes down in a step. The scalars are only 60

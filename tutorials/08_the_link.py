@@ -183,6 +183,9 @@ if host_s_per_byte > 1 / bandwidth:
     best = min(best, latency / (host_s_per_byte - 1 / bandwidth))
 print(f"predicted best: {best / 1024:.0f} KiB, {predicted(best) * 1e3:.3f} ms")
 
+# %%
+# Is it? We try all powers of two from 16 KiB to the whole of it in one chunk.
+
 chunks = 2 ** np.arange(14, 26)
 measured_s = np.array([step_seconds(int(c)) for c in chunks])
 

@@ -73,7 +73,7 @@ engines = ["numpy"]
 try:
     import numba
 except ImportError:
-    print("not installed here: pip install 'adamoffload[fast]' adds the third engine")
+    print("not installed: pip install 'adamoffload[fast]' adds the third engine")
 else:
     print("Numba", numba.__version__)
     engines.append("numba")
@@ -153,6 +153,9 @@ def timed(function):
 
     return seconds
 
+
+# %%
+# Nine rounds, in each of them everybody once:
 
 arrays = [np.zeros(n, np.float32) for _ in range(3)]
 copies = [np.zeros(n, np.float32) for _ in range(3)]

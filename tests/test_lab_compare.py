@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adamoffload.labs.compare import equal, near, number, prediction, predictions, shown
+from adamoffload.labs.compare import (
+    close_to,
+    equal,
+    near,
+    number,
+    prediction,
+    predictions,
+    shown,
+)
 from adamoffload.labs.grading import NUMBERS, graded, lab
 from adamoffload.labs.predictions import Answer, predicted
 from adamoffload.labs.student import Mistake
@@ -161,6 +169,21 @@ def test_a_near_number_is_right_and_a_known_one_is_named() -> None:
 )
 def test_a_whole_number_is_shown_with_all_its_digits(value: float, text: str) -> None:
     assert shown(value) == text
+
+
+def test_a_mistake_that_is_not_finite_is_told_from_others() -> None:
+    right = np.ones(3, np.float32)
+    for odd in (np.inf, np.nan):
+        known = {"it divides by 0": odd * right}
+        with pytest.raises(Mistake, match="it divides by 0"):
+            close_to("x", odd * right, right, known=known)
+        with pytest.raises(Mistake, match=r"element 0 is 2\.0, expected 1\.0"):
+            close_to("x", 2 * right, right, known=known)
+
+
+def test_what_is_no_array_where_a_number_belongs_is_told_so() -> None:
+    with pytest.raises(Mistake, match="is of type float; expected a float32 number"):
+        close_to("x", 1.0, np.array(1, np.float32))
 
 
 def test_lists_are_compared_to_the_last_entry() -> None:

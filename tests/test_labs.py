@@ -154,6 +154,8 @@ MISBEHAVIOUR: dict[str, tuple[str | bytes, str]] = {
     "exits": ("raise SystemExit\n", "ends the Python process"),
     "asks for input": ("x = input()\n", "EOFError"),
     "writes into the answers": ("import os\nos.write(1, b'{}\\n')\n", "keep the names"),
+    "is nested too deeply": ("x = " + "-" * 100_000 + "1\n", "nested too deeply"),
+    "is far too long": (b"#" * (1 << 20) + b"\n", "longer than 1 MiB"),
     "takes all memory": ("x = bytearray(1 << 40)\n", "MemoryError"),
 }
 
@@ -182,7 +184,7 @@ def quick_lab(number: int) -> Any:
         ("while True: pass", "was still running after"),
         ("raise KeyError('x')", "raised KeyError"),
         ("import os; os._exit(0)", "ended the Python process"),
-        ("return None", "is of type NoneType"),
+        ("return None", "is None; expected an array; did you forget `return`?"),
         ("return m[:3]", "has shape (3,)"),
         ("return object()", "an object of type object"),
         ("return lambda: 0", "an object of type function"),
@@ -266,6 +268,27 @@ def test_a_name_that_solves_the_lab_may_not_be_imported(line: str, tmp_path: Pat
     assert "which solves the lab" in score.results[0].reason
 
 
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_file_of_another_lab_is_named(number: int, tmp_path: Path) -> None:
+    other = number % len(NUMBERS) + 1
+    start(other, tmp_path)
+    score = check(number, tmp_path / f"lab{other}.py")
+    assert score.score == 0
+    words = f"this is the file of lab {other}: adamoffload lab check {other} FILE"
+    assert set(reasons(score).values()) == {words}
+
+
+def test_what_is_of_two_labs_is_graded_as_either(tmp_path: Path) -> None:
+    both = solution(1) + start(2, tmp_path)[0].read_text()
+    assert reasons(graded(tmp_path, 1, both)) == {}
+
+
+def test_what_a_file_prints_is_shown_before_the_points(tmp_path: Path) -> None:
+    shown = str(graded(tmp_path, 1, "print('here')\n" + solution(1)))
+    assert shown.index("Your code printed:\nhere\n") < shown.index("The first step")
+    assert "printed" not in str(graded(tmp_path, 1, solution(1)))
+
+
 def test_a_result_that_a_grader_cannot_make_sense_of_is_no_points() -> None:
     def fail(_: Student) -> None:
         raise KeyError("surprise")
@@ -340,6 +363,20 @@ def test_an_unknown_lab_is_one_line(
 def test_a_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", "check", "1", "no/such/file.py"]) == 2
     assert "there is no file no/such/file.py; adamoffload lab start" in capsys.readouterr().err
+
+
+def test_a_device_that_never_ends_is_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lab", "check", "1", "/dev/zero"]) == 2
+    assert "there is no file" in capsys.readouterr().err
+
+
+def test_a_file_where_the_folder_should_be_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").touch()
+    for directory in ("taken", "taken/below"):
+        assert main(["lab", "start", "1", str(tmp_path / directory)]) == 2
+        assert f"{directory} cannot be a folder" in capsys.readouterr().err
 
 
 # -- the wire -------------------------------------------------------------------------------------

@@ -88,8 +88,7 @@ def number(what: str, found: object) -> float:
     if isinstance(array, np.ndarray) and array.shape == () and array.dtype.kind in "iuf":
         found = array.item()
     if isinstance(found, bool) or not isinstance(found, int | float):
-        hint = "; did you forget `return`?" if found is None else ""
-        raise Mistake(f"{what} is {_kind(found)}; expected a number{hint}")
+        raise Mistake(f"{what} is {_kind(found)}; expected a number{_no_return(found)}")
     try:
         value = float(found)
     except OverflowError:  # a whole number beyond all floats
@@ -192,7 +191,7 @@ def equal(
     if given == right:
         return
     if given is None:
-        raise Mistake(f"{what} is None; did you forget `return`?")
+        raise Mistake(f"{what} is None{_no_return(given)}")
     _recognise(what, known, lambda wrong: given == _plain(wrong))
     raise Mistake(_difference(what, given, right))
 
@@ -232,7 +231,8 @@ def close_to(
     adamoffload.labs.student.Mistake: delta has dtype float64; expected float32
     """
     if not isinstance(found, np.ndarray | np.generic):
-        raise Mistake(f"{what} is of type {type(found).__name__}; expected an array")
+        kind = "an array" if expected.ndim else f"a {expected.dtype} number"
+        raise Mistake(f"{what} is {_kind(found)}; expected {kind}{_no_return(found)}")
     array = np.asarray(found)
     if array.shape != expected.shape:
         raise Mistake(f"{what} has shape {array.shape}; expected {expected.shape}")
@@ -258,7 +258,7 @@ def _recognise(what: str, known: Mapping[str, Any] | None, same: Callable[[Any],
 def _same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], *, rtol: float) -> bool:
     if rtol == 0:
         return bool(np.array_equal(a, b, equal_nan=True))
-    scale = float(np.max(np.abs(b), initial=0.0))
+    scale = float(np.max(np.abs(b), initial=0.0, where=np.isfinite(b)))
     return a.shape == b.shape and bool(np.allclose(a, b, rtol=0, atol=rtol * scale, equal_nan=True))
 
 
@@ -285,6 +285,10 @@ def _short(value: object) -> str:
 
 def _kind(value: object) -> str:
     return "None" if value is None else f"of type {type(value).__name__}"
+
+
+def _no_return(found: object) -> str:
+    return "; did you forget `return`?" if found is None else ""
 
 
 def _plain(value: Any) -> Any:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adamoffload.labs.source import refuse
 from adamoffload.labs.student import Cheating, Mistake, Student
 
 __all__ = [
@@ -128,6 +128,8 @@ class Score:
 
     def __str__(self) -> str:
         lines = [f"Lab {self.lab}: {self.title}", ""]
+        if self.output:
+            lines += ["Your code printed:", self.output.rstrip("\n"), ""]
         for result in self.results:
             mark = "ok  " if result.score == result.points else "    "
             lines.append(f"  {mark}{result.score:>2}/{result.points:<2}  {result.task}")
@@ -200,13 +202,19 @@ def start(number: int, directory: Path) -> tuple[Path, ...]:
     ValueError
         If there is no such lab.
     FileExistsError
-        If one of the files is there already; nothing is overwritten.
+        If one of the files is there already, nothing is overwritten; or if a file has the
+        directory's name.
     OSError
         If the directory cannot be made or written.
     """
     folder = _folder(number)
     given = {f"lab{number}.py": folder / "student.py", f"lab{number}.rst": folder / "statement.rst"}
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise FileExistsError(
+            f"{directory} cannot be a folder: a file has that name, or one above it"
+        ) from None
     for name in given:
         if (directory / name).exists():
             raise FileExistsError(
@@ -237,18 +245,22 @@ def check(number: int, path: Path) -> Score:
     ------
     ValueError
         If there is no such lab.
+    FileNotFoundError
+        If there is no such file.
     OSError
         If the file cannot be read.
     """
     found = lab(number)
+    if not path.is_file():  # a pipe or a device need never end
+        raise FileNotFoundError(path)
     source = path.read_bytes()
     scenarios = f"adamoffload.labs.lab{number}.scenarios"
     with Student(path, found.limit_s, scenarios) as student:
         try:
-            _refuse_imports(source, found.forbidden)
+            refuse(source, number, NUMBERS, found.forbidden)
             results = [graded(task, student) for task in found.tasks]
-        except Cheating as cheating:
-            results = [Result(task.name, 0, task.points, str(cheating)) for task in found.tasks]
+        except (Cheating, Mistake) as reason:
+            results = [Result(task.name, 0, task.points, str(reason)) for task in found.tasks]
     return Score(number, found.title, tuple(results), student.output)
 
 
@@ -286,22 +298,3 @@ def _folder(number: int) -> Path:
     if number not in NUMBERS:
         raise ValueError(f"there is no lab {number}; there are {', '.join(map(str, NUMBERS))}")
     return Path(__file__).parent / f"lab{number}"
-
-
-def _refuse_imports(source: bytes, forbidden: Sequence[str]) -> None:
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):
-        return  # loading it will say what is wrong
-    for node in ast.walk(tree):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [f"{node.module or ''}.{alias.name}" for alias in node.names]
-        for name in names:
-            if any(name == module or name.startswith(f"{module}.") for module in forbidden):
-                line = getattr(node, "lineno", 0)
-                raise Cheating(
-                    f"line {line} imports {name}, which solves the lab; write it yourself"
-                )

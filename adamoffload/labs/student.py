@@ -187,7 +187,7 @@ class Student:
             return Mistake(f"{where}Python cannot read the file: {message}")
         if raised == "ModuleNotFoundError":
             return Mistake(f"{where}{message}; the lab needs only what the file imports already")
-        return Mistake(f"{where}{what} raised {raised}: {message}")
+        return Mistake(f"{where}{what} raised {raised}{message and f': {message}'}")
 
     def _read_output(self, process: subprocess.Popen[bytes], _: object) -> None:
         assert process.stderr is not None

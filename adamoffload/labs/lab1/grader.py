@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from adamoffload.labs.compare import close_to, number, prediction
+from adamoffload.labs.compare import close_to, near, number, prediction
 from adamoffload.labs.grading import Lab, Task
 from adamoffload.labs.student import Mistake, Student
 
@@ -35,6 +36,8 @@ def _first_step(student: Student) -> None:
         )
     if np.allclose(found, 0.01 * np.sqrt(10), rtol=0.02):
         raise Mistake("the ratio m / sqrt(v) is 3.16 at first; the bias corrections are missing")
+    if np.allclose(np.abs(found), 0.01, rtol=0.01) and np.any(found < 0):
+        raise Mistake("right, apart from the signs: write down sizes, three positive numbers")
     if not np.allclose(found, 0.01, rtol=0.01):
         raise Mistake("put t = 1 and m = v = 0 into the rule: what cancels in m / sqrt(v)?")
 
@@ -105,6 +108,10 @@ def _update(student: Student) -> None:
                 "epsilon is inside the square root; add it after": -_RATE * m / np.sqrt(v + eps),
                 "it divides by v; divide by its square root": -_RATE * m / (v + eps),
                 "epsilon is missing": -_RATE * m / root,
+                "epsilon is added to the quotient; it belongs to the root, in parentheses": -_RATE
+                * m
+                / root
+                + eps,
             },
         )
 
@@ -133,10 +140,12 @@ def _trained(w: Any, steps: int, *, powers: str = "float32", keep: bool = True) 
 def _train(student: Student) -> None:
     start = np.linspace(-1, 1, 33, dtype=np.float32)
     for steps in (1, 2, 50):
-        found = student.scenario("train", start, steps, _RATE, _BETA1, _BETA2, _EPS)
+        done = student.scenario("train", start, steps, _RATE, _BETA1, _BETA2, _EPS)
+        if done["changed"]:
+            raise Mistake("`train` changed its argument `w` in place; compute new weights instead")
         close_to(
             f"`train` after {steps} step{'s' if steps > 1 else ''}",
-            found,
+            done["weights"],
             _trained(start, steps),
             rtol=1e-4,
             known={
@@ -144,6 +153,8 @@ def _train(student: Student) -> None:
                 "the moments are lost between steps; begin with zeros once, before the loop": (
                     _trained(start, steps, keep=False)
                 ),
+                "every weight is nan, as when the powers are a step behind: at first they are 1, "
+                "and 1 - 1 divides": np.full_like(start, np.nan),
                 "there is no bias correction": _trained(start, steps, powers="none"),
                 "the powers are one step ahead: in the first step they are beta1 and beta2": (
                     _trained(start, steps, powers="from 0")
@@ -154,17 +165,20 @@ def _train(student: Student) -> None:
 
 def _torch_eps(student: Student) -> None:
     for t in (1, 10, 10_000):
-        correction = np.sqrt(1 - 0.999**t)
-        found = number("`torch_eps`", student.call("torch_eps", 1e-8, 0.999, t))
-        if np.isclose(found, 1e-8 / correction, rtol=1e-4):
-            continue
-        if np.isclose(found, 1e-8 * correction, rtol=1e-4):
-            raise Mistake("upside down: ours is added to a root that has not been corrected yet")
-        if np.isclose(found, 1e-8 / correction**2, rtol=1e-4):
-            raise Mistake("the square root is missing: v is corrected under the root")
-        raise Mistake(
-            f"for t = {t} it is {found:.4g}, expected {1e-8 / correction:.4g}: multiply numerator "
-            f"and denominator by sqrt(1 - beta2**t)"
+        correction = math.sqrt(1 - 0.999**t)
+        near(
+            f"`torch_eps` at t = {t}",
+            student.call("torch_eps", 1e-8, 0.999, t),
+            1e-8 / correction,
+            rtol=1e-4,
+            known={
+                "that is our own epsilon; its root has not been corrected, PyTorch's has": 1e-8,
+                "upside down: ours is added to a root that has not been corrected yet": (
+                    1e-8 * correction
+                ),
+                "the square root is missing: v is corrected under the root": 1e-8 / correction**2,
+            },
+            otherwise="multiply numerator and denominator by sqrt(1 - beta2**t)",
         )
 
 

@@ -7,6 +7,8 @@ The statement is in lab1.rst. Check your work, as often as you like, with
 You need NumPy alone. All arrays are float32, of shape (n,); never change an argument in place.
 """
 
+import numpy as np
+
 # Task 1: the size of Adam's very first step, for each of these three gradients, with a learning
 # rate of 0.01. Think before you compute: replace None by a list of three positive numbers.
 GRADIENTS = [0.001, 5.0, -700.0]

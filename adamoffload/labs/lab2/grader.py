@@ -68,7 +68,7 @@ def _host_half(student: Student) -> None:
     g, m, v = _arrays(3)
     v = np.abs(v)
     delta, new_m, new_v = _adam(g, m, v)
-    scaled = (1 - _BETA1) * g
+    scaled, old_delta = (1 - _BETA1) * g, -_RATE * m / (np.sqrt(v) + _EPS)
     found = student.scenario("host_step", g, m, v, *_NUMBERS)
     rebound = (
         "it is as it was; inside a function, `{0} = ...` only gives the name {0} to another array; "
@@ -79,7 +79,11 @@ def _host_half(student: Student) -> None:
         "after `host_step`, m",
         found["m"],
         new_m,
-        known={rebound.format("m"): m, early.format("m"): _BETA1 * m + (1 - _BETA1) * g * g},
+        known={
+            rebound.format("m"): m,
+            early.format("m"): _BETA1 * m + (1 - _BETA1) * g * g,
+            early.format("m") + " (it held delta)": _BETA1 * m + (1 - _BETA1) * old_delta,
+        },
     )
     close_to(
         "after `host_step`, v",
@@ -100,9 +104,7 @@ def _host_half(student: Student) -> None:
         known={
             "the gradient is still there; delta has to take its place: `g[...] = ...`": g,
             "the sign: delta goes against the gradient": -delta,
-            "that is computed with the moments from before this step": -_RATE
-            * m
-            / (np.sqrt(v) + _EPS),
+            "that is computed with the moments from before this step": old_delta,
             "delta uses m from before this step": -_RATE * m / (root + _EPS),
             "delta uses the gradient in the place of m": -_RATE * g / (root + _EPS),
             "the learning rate is missing": delta / _RATE,
@@ -189,6 +191,7 @@ def _whole_step(student: Student) -> None:
         known = {
             "it has not moved; has delta been added, on the device, in place?": w,
             "the gradient itself was added; it is delta that goes up": w + g,
+            "it has moved the other way; delta has its sign already": 2 * w - expected,
         }
         close_to(f"{after}, w", found["w"], expected, rtol=1e-5, known=known)
         kept = "it is as it was; the caller's array has to hold the new moment"
@@ -219,6 +222,8 @@ def _decay_and_scale(student: Student) -> None:
             "the decay is divided by the loss scale as well, although it was never multiplied by "
             "it": (g + decay * w) / scale,
             "the decay is missing": g / scale,
+            "the decay's gradient is decay * w: the 2 of the square cancels decay / 2": g / scale
+            + decay / 2 * w,
             "the gradient is still multiplied by the loss scale": g + decay * w,
             "the gradient has to be divided by the loss scale": g + decay * scale * w,
             "it is multiplied by the loss scale; divide": g * scale + decay * w,
@@ -276,6 +281,9 @@ def _lost(student: Student) -> None:
             known={
                 "weights whose delta is 0 should not move and are not lost": int(np.sum(still)),
                 "it counts the weights that do move": int(np.sum(~still)),
+                "it compares with the weights from before they were rounded": int(
+                    np.sum((a + d == w) & (delta != 0))
+                ),
                 "it does not round to dtype before it adds": int(
                     np.sum((w + delta == w) & (delta != 0))
                 ),

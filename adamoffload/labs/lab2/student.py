@@ -8,6 +8,8 @@ You need NumPy alone: devices are handed to your functions. All arrays are float
 lr_t, beta1, beta2 and eps are float32 numbers.
 """
 
+import numpy as np
+
 # Task 1: bytes for each parameter and step. Think before you compute: replace each None by three
 # numbers (bytes down, bytes up, bytes that the host keeps from one step to the next).
 BYTES = {

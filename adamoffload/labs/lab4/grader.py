@@ -75,6 +75,22 @@ def _chunks(sizes: Sequence[int], chunk_size: int) -> list[list[tuple[int, int, 
     return [[(p.index, p.start, p.stop) for p in chunk.pieces] for chunk in chunks]
 
 
+def _uncut(sizes: Sequence[int], chunk_size: int, longest: int) -> list[list[Any]]:
+    """Return chunks that no parameter fills up: what does not fit begins a chunk of its own."""
+    chunks: list[list[Any]] = []
+    room = 0
+    for index, size in enumerate(sizes):
+        if size <= room:
+            chunks[-1].append((index, 0, size))
+            room -= size
+            continue
+        for start in range(0, size, longest):
+            stop = min(start + longest, size)
+            chunks.append([(index, start, stop)])
+            room = chunk_size - (stop - start)
+    return chunks
+
+
 def _plan(student: Student) -> None:
     for sizes, chunk in (([5, 2], 4), ([3, 1, 2, 9], 4), ([4, 4], 4), ([1, 1], 10), ([30], 7)):
         right = _chunks(sizes, chunk)
@@ -85,6 +101,12 @@ def _plan(student: Student) -> None:
                 for i, n in enumerate(sizes)
                 for start in range(0, n, chunk)
             ],
+            "no piece may be longer than a chunk; a large parameter spans several": _uncut(
+                sizes, chunk, max(sizes)
+            ),
+            "every chunk but the last is full; cut a parameter where its chunk ends": _uncut(
+                sizes, chunk, chunk
+            ),
             "start and stop are counted from the beginning of the parameter, not of all": [
                 [(i, begins[i] + a, begins[i] + b) for i, a, b in pieces] for pieces in right
             ],
@@ -114,6 +136,9 @@ def _closed_forms(student: Student) -> None:
             known={
                 "that is one chunk": total,
                 "that is with overlap": total + (chunks - 1) * longest,
+                "that is the longest hop alone; one after another, all four add up": (
+                    chunks * longest
+                ),
             },
         )
         near(
@@ -189,7 +214,7 @@ def _scheduler(student: Student) -> None:
         for slots in (1, 2, 3, 5):
             right = _scheduled(durations, slots)
             known = {
-                "it takes no heed of slots; chunk i has to wait until chunk i - slots has been "
+                "it is as if slots abound; chunk i has to wait until chunk i - slots has been "
                 "applied": _scheduled(durations, _SLOTS_ABOUND),
                 "each worker does one thing at a time: a hop also waits for the same hop of the "
                 "chunk before": _scheduled(durations, slots, lanes=False),

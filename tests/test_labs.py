@@ -248,6 +248,12 @@ def test_reading_the_grader_is_worth_nothing(theft: str, tmp_path: Path) -> None
     assert all("grader" in r or "solves the lab" in r for r in reasons(score).values())
 
 
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_graders_side_may_not_be_imported(number: int, tmp_path: Path) -> None:
+    source = f"{solution(number)}\nfrom adamoffload.labs.lab{number} import scenarios\n"
+    assert graded(tmp_path, number, source).score == 0
+
+
 def test_importing_what_solves_the_lab_is_worth_nothing(tmp_path: Path) -> None:
     score = graded(tmp_path, 1, "from adamoffload.adam import adam\n" + solution(1))
     assert score.score == 0

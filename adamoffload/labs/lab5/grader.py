@@ -38,14 +38,14 @@ def _predicted(student: Student) -> None:
     predicted(student, "PREDICTED", answers)
 
 
-def _right(found: dict[str, Any], expected: Sequence[Any], nan: str) -> None:
+def _right(found: dict[str, Any], names: Sequence[str], expected: Sequence[Any], nan: str) -> None:
     """Require results of a scenario; `nan` says why one of them may be NaN, or torn."""
     if "instead" in found:
         raise Mistake(f"it returned {found['instead']}; return the ticket of the last operation")
     if "race" in found or any(np.isnan(result).any() for result in found["results"]):
         raise Mistake(nan)
-    for i, (result, right) in enumerate(zip(found["results"], expected, strict=True)):
-        close_to(f"result {i + 1}", result, right, rtol=0)
+    for name, result, right in zip(names, found["results"], expected, strict=True):
+        close_to(f"what arrives in {name}", result, right, rtol=0)
 
 
 def _in_time(what: str, time_s: object, best_s: float, known: Mapping[float, str]) -> None:
@@ -78,9 +78,10 @@ def _norm(student: Student) -> None:
     known = {
         _N + busy: "the host waits before its other work, which does not need the gradient: the "
         "copy could go on meanwhile",
-        5.0 * _N: "the host waits for everything that is on its way; wait for this copy's ticket",
+        5.0 * _N: "the host waits for everything that is on its way, 50 s instead of 10; wait for "
+        "this copy's ticket",
         5.0 * _N + busy: "the host waits for everything that is on its way, and before its other "
-        "work; wait for this copy's ticket, and later",
+        "work, 56 s instead of 10; wait for this copy's ticket, and later",
     }
     _in_time("`norm` returned", found["back_s"], max(_N, busy), known)
 
@@ -90,11 +91,15 @@ def _send_two(student: Student) -> None:
     found = student.scenario("send_two", first, second)
     _right(
         found,
+        ("x", "y"),
         (first, second),
         "not done yet: staging was overwritten while it was on its way: when may it be written "
         "again?",
     )
-    pageable = {6.0 * _N: "first and second are not pinned: go over staging"}
+    pageable = {
+        6.0 * _N: "first and second are not pinned: go over staging",
+        4.0 * _N: "one of the two is sent from where it is, which is not pinned: go over staging",
+    }
     _in_time("the last copy is done", found["done_s"], 2 * _N, pageable)
     both = {
         2.0 * _N: "the host waits for the second copy too: nobody overwrites staging after it, so "
@@ -108,6 +113,7 @@ def _gradient_down(student: Student) -> None:
     found = student.scenario("gradient_down", values)
     _right(
         found,
+        ("host",),
         (2 * values,),
         "not done yet: the copy does not wait for the device: what it computes has a ticket as "
         "well, from run_on_device",
@@ -126,6 +132,7 @@ def _apply(student: Student) -> None:
     found = student.scenario("apply", values, update)
     _right(
         found,
+        ("w",),
         (values + update,),
         "not done yet: the addition does not wait for the update to be up",
     )
@@ -143,6 +150,7 @@ def _apply_two(student: Student) -> None:
     found = student.scenario("apply_two", list(values), list(updates))
     _right(
         found,
+        ("weights[0]", "weights[1]"),
         tuple(values + updates),
         "not done yet: the second update goes into the slot while the first may not have been "
         "added yet: when is the slot free again?",
@@ -174,16 +182,24 @@ def _train_step(student: Student) -> None:
         values, gradients = _arrays(2, chunks)
         found = student.scenario("train_step", list(values), list(gradients), slots)
         nan = (
-            f"{where}, NaN arrives in the weights: something is used before it is there, or a host "
-            f"array or a slot is taken again too early"
+            f"{where}, NaN arrives in the weights: "
+            f"{'' if chunks > slots else 'nothing is taken twice here, so '}"
+            f"something is used before it is there"
+            f"{', or a host array or a slot is taken again too early' if chunks > slots else ''}"
         )
-        _right(found, tuple(values - np.float32(0.125) * gradients), nan)
+        names = [f"weights[{i}]" for i in range(chunks)]
+        _right(found, names, tuple(values - np.float32(0.125) * gradients), nan)
         known = {
             _step_s(chunks, slots, ahead=False): f"{where}, a gradient begins to come down only "
             f"when the host is idle: issue the next d2h before you wait for this one",
             4.0 * _N * chunks: f"{where}, everything happens one after the other: what could go on "
             f"at the same time?",
         }
+        if chunks == 1:
+            known[3.0 * _N] = (
+                "one of a chunk's four hops is not in the time: is the last addition's ticket what "
+                "you return, and does adam run by device.run_on_host, with elements=host.size?"
+            )
         best_s = _step_s(chunks, slots)
         _in_time(f"{where}, the last addition is done", found["done_s"], best_s, known)
 

@@ -224,6 +224,20 @@ def test_whatever_a_file_defines_there_is_a_score(
     assert all(len(reason) > 10 for reason in reasons(score).values())
 
 
+def test_files_beside_a_lab_are_not_taken_for_libraries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("numpy", "adamoffload"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit")
+    assert reasons(graded(tmp_path, 1, solution(1))) == {}
+
+
+def test_a_reason_is_one_line(tmp_path: Path) -> None:
+    score = graded(tmp_path, 1, "raise ValueError('one\\n\\ntwo')")
+    assert set(reasons(score).values()) == {"line 1: your code raised ValueError: one two"}
+
+
 def test_what_a_file_prints_is_kept_in_part(tmp_path: Path) -> None:
     score = graded(tmp_path, 1, "for i in range(300_000):\n    print('noise')\n" + solution(1))
     assert score.score == score.points

@@ -92,7 +92,7 @@ class Sandbox:
             message = str(error)
         return {
             "raised": type(error).__name__,
-            "message": message[:500],
+            "message": " ".join(message.split())[:500],  # one line, whatever it was
             "line": lines[-1] if lines else 0,
         }
 

@@ -121,8 +121,9 @@ class Student:
     def _start(self) -> None:
         if self._broken is not None:  # it will not load a second time either
             raise self._broken
+        # -P: no file in the working directory is taken for NumPy, or for a module of ours.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "adamoffload.labs.sandbox", str(self._path.resolve())],
+            [sys.executable, "-P", "-m", "adamoffload.labs.sandbox", str(self._path.resolve())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -118,7 +118,7 @@ def _plan(student: Student) -> None:
         if sum(sizes) % chunk:
             known["the last chunk, which is not full, is missing"] = right[:-1]
         equal(
-            f"`plan` for sizes {sizes} and chunks of {chunk}",
+            f"for sizes {sizes} and chunks of {chunk}, `plan`",
             student.call("plan", sizes, chunk),
             right,
             known=known,

@@ -399,6 +399,15 @@ def test_a_file_where_the_folder_should_be_is_one_line(
         assert f"{directory} cannot be a folder" in capsys.readouterr().err
 
 
+def test_a_name_that_cannot_be_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["lab", "start", "1", str(tmp_path / ("x" * 300))]) == 2
+    assert "(File name too long); choose another folder" in capsys.readouterr().err
+    assert main(["lab", "check", "1", "x" * 300]) == 2
+    assert capsys.readouterr().err.rstrip().endswith("File name too long")
+
+
 # -- the wire -------------------------------------------------------------------------------------
 
 

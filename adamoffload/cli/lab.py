@@ -52,8 +52,12 @@ def _start_lab(arguments: argparse.Namespace) -> int:
 
     try:
         work, statement = grading.start(arguments.number, arguments.directory)
-    except (OSError, ValueError) as error:
+    except (FileExistsError, ValueError) as error:
         raise UsageError(error) from None
+    except OSError as error:
+        raise UsageError(
+            f"cannot write into {arguments.directory} ({error.strerror}); choose another folder"
+        ) from None
     print(f"Read:  {statement}")
     print(f"Fill:  {work}")
     print(f"Check: adamoffload lab check {arguments.number} {shlex.quote(str(work))}")
@@ -64,15 +68,17 @@ def _check_lab(arguments: argparse.Namespace) -> int:
     from adamoffload.labs import grading
 
     number, path = arguments.number, arguments.file
-    if path.is_dir():
-        path /= f"lab{number}.py"
     try:
+        if path.is_dir():
+            path /= f"lab{number}.py"
         score = grading.check(number, path)
     except FileNotFoundError:
         raise UsageError(
             f"there is no file {path}; adamoffload lab start {number} DIR makes one to fill in"
         ) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
         raise UsageError(error) from None
     print(json.dumps(score.as_dict(), indent=2) if arguments.json else score)
     return 0 if score.score == score.points else 1

@@ -187,7 +187,7 @@ def slides() -> list[Slide]:
             "Left: after m = beta1 * m + ..., the name m points to a new array, and the caller's "
             "array is as it was. Right: after m *= beta1, the name still points to the caller's "
             "array, which has changed.",
-            notes="The most frequent mistake in task 2. Ask: how many arrays are there after this "
+            notes="The mistake of task 2. Ask: how many arrays are there after this "
             "line, and which of them does the caller see? <code>id(m)</code> before and after shows "
             "it.",
         ),

@@ -171,7 +171,7 @@ def slides() -> list[Slide]:
                 "what was there before",
                 "an error",
             ),
-            notes="A show of hands. Most say A.",
+            notes="A show of hands. A is what the clock suggests.",
         ),
         Slide(
             "B: NaN, until somebody waits",

@@ -54,9 +54,12 @@ class LabMistakes(Directive):
     def run(self) -> list[nodes.Node]:
         path = ROOT / "tests" / "labs" / f"lab{self.arguments[0]}" / "wrong.toml"
         self.state.document.settings.record_dependencies.add(str(path))
+        tasks = [task.name for task in lab(int(self.arguments[0])).tasks]
+        wrongs = tomllib.loads(path.read_text())["wrong"]
+        wrongs.sort(key=lambda wrong: min(map(tasks.index, wrong["lost"])))
         rows = [
             (wrong["mistake"], task, f"... {words} ...")
-            for wrong in tomllib.loads(path.read_text())["wrong"]
+            for wrong in wrongs
             for task, words in wrong["lost"].items()
         ]
         return [table(("Mistake", "Task lost", "The grader says"), (3, 2, 4), rows)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import itertools
 import json
 import re
@@ -397,6 +398,22 @@ def test_a_file_where_the_folder_should_be_is_one_line(
     for directory in ("taken", "taken/below"):
         assert main(["lab", "start", "1", str(tmp_path / directory)]) == 2
         assert f"{directory} cannot be a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_what_a_terminal_cannot_show_is_escaped(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = "print('\u03b1')\ndef first_moment(*_):\n    raise ValueError('\\udcff')\n"
+    (tmp_path / "lab1.py").write_text(odd, "utf-8")
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["lab", "check", "1", str(tmp_path)]) == 1
+    terminal.seek(0)
+    shown = terminal.read()
+    assert {"ascii": "\\u03b1", "utf-8": "\u03b1"}[encoding] in shown
+    assert "line 3: `first_moment` raised ValueError: \\udcff" in shown
 
 
 def test_a_name_that_cannot_be_is_one_line(

@@ -128,7 +128,7 @@ class Student:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            env={**os.environ, "MPLBACKEND": "agg"},
+            env={**os.environ, "MPLBACKEND": "agg", "PYTHONIOENCODING": "utf-8:backslashreplace"},
         )
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._readers = [

@@ -234,6 +234,13 @@ def test_files_beside_a_lab_are_not_taken_for_libraries(
     assert reasons(graded(tmp_path, 1, solution(1))) == {}
 
 
+def test_a_reason_that_all_tasks_share_is_given_once(tmp_path: Path) -> None:
+    score = graded(tmp_path, 1, "1 / 0")
+    assert len(reasons(score)) == 8
+    assert str(score).count("ZeroDivisionError") == 1
+    assert str(graded(tmp_path, 1, solution(1))).endswith("\n\n15 of 15 points")
+
+
 def test_a_reason_is_one_line(tmp_path: Path) -> None:
     score = graded(tmp_path, 1, "raise ValueError('one\\n\\ntwo')")
     assert set(reasons(score).values()) == {"line 1: your code raised ValueError: one two"}

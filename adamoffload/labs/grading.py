@@ -130,11 +130,14 @@ class Score:
         lines = [f"Lab {self.lab}: {self.title}", ""]
         if self.output:
             lines += ["Your code printed:", self.output.rstrip("\n"), ""]
+        shared = {result.reason for result in self.results}
         for result in self.results:
             mark = "ok  " if result.score == result.points else "    "
             lines.append(f"  {mark}{result.score:>2}/{result.points:<2}  {result.task}")
-            if result.reason:
+            if result.reason and len(shared) > 1:
                 lines.append(f"               {result.reason}")
+        if len(shared) == 1 and shared != {""}:
+            lines += ["", f"In every task: {shared.pop()}"]
         lines += ["", f"{self.score} of {self.points} points"]
         return "\n".join(lines)
 

@@ -116,12 +116,14 @@ def _update(student: Student) -> None:
         )
 
 
-def _trained(w: Any, steps: int, *, powers: str = "float32", keep: bool = True) -> Any:
+def _trained(
+    w: Any, steps: int, *, powers: str = "float32", keep: bool = True, anew: bool = True
+) -> Any:
     steepness = np.linspace(1, 100, w.size, dtype=np.float32)
-    m = v = np.zeros_like(w)
+    start, m, v = w, np.zeros_like(w), np.zeros_like(w)
     p1 = p2 = np.float32(1)
     for t in range(1, steps + 1):
-        g = steepness * w
+        g = steepness * (w if anew else start)
         if not keep:
             m = v = np.zeros_like(w)
         m = _BETA1 * m + (1 - _BETA1) * g
@@ -152,6 +154,9 @@ def _train(student: Student) -> None:
                 "the weights have not moved": start,
                 "the moments are lost between steps; begin with zeros once, before the loop": (
                     _trained(start, steps, keep=False)
+                ),
+                "every step has the gradient of the first; ask for it anew at the new weights": (
+                    _trained(start, steps, anew=False)
                 ),
                 "every weight is nan, as when the powers are a step behind: at first they are 1, "
                 "and 1 - 1 divides": np.full_like(start, np.nan),

@@ -194,8 +194,8 @@ def slides() -> list[Slide]:
             ),
             alt="Adam: 4n plus 4n plus 8n plus activations. Offloaded: 4n plus 4n plus ring plus "
             "activations.",
-            notes="1 GiB is 1.07e9 bytes. Taking one for the other is the most frequent mistake in "
-            "task 2: they differ by 7 per cent.",
+            notes="1 GiB is 1.07e9 bytes. Whoever takes one for the other in task 2 "
+            "is wrong by 7 per cent.",
         ),
         Slide(
             "Predict the line, then read the ledger",

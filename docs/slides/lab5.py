@@ -20,7 +20,7 @@ QUESTION = (
 )
 DISCUSS = (
     "<code>device.synchronize()</code> after every line repairs it all. Why is that not done?",
-    "Without a wait, a real device often gives the right result. Why is that worse than a wrong one?",
+    "Without a wait, a real device may be right a thousand times. Why is that worse than wrong?",
     "The host must wait for gradients, and for nothing else. Why for those?",
 )
 ELEMENTS = 10

@@ -35,19 +35,21 @@ start = np.array([1.0, 1.0], np.float32)
 print("gradient at the start:", gradient(start))
 
 # %%
-# Plain gradient descent moves each weight by its gradient times the learning rate. The steep weight
-# bears no rate above 2/100; with less than that, the flat one hardly moves. One number cannot suit
-# both.
+# Plain gradient descent moves each weight by its gradient times the learning rate
+# :math:`\alpha`. So each step multiplies the steep weight by :math:`1 - 100\,\alpha`: above
+# :math:`\alpha = 2/100` this is beyond -1, and the weight swings ever wider. But a rate below 2/100
+# takes the flat weight less than 2% nearer to its minimum in a step. One number cannot suit both.
 #
 # The symbols
 # -----------
-# Adam (`Kingma and Ba, 2014 <https://arxiv.org/abs/1412.6980>`_, Algorithm 1) remembers two things
-# about each weight:
+# Adam (`Kingma and Ba, 2014 <https://arxiv.org/abs/1412.6980>`_) remembers two things about each
+# weight:
 #
 # - :math:`m`, the *first moment*: a running average of the gradient. Where does it point, lately?
 # - :math:`v`, the *second moment*: a running average of its square. How large is it, lately?
 #
-# With the gradient :math:`g` of step :math:`t`, counted from 1, one step is
+# With the gradient :math:`g` of step :math:`t`, counted from 1, one step is Algorithm 1 of the paper,
+# in the order of computation that the end of its section 2 gives:
 #
 # .. math::
 #
@@ -58,7 +60,8 @@ print("gradient at the start:", gradient(start))
 #     w &\leftarrow w + \delta
 #
 # Both averages start at 0, and so are too small at first. The factors in :math:`\alpha_t` make up
-# for that. They are called *bias correction*, and tend to 1.
+# for that. They are called *bias correction*, and tend to 1. A tiny :math:`\epsilon` keeps the
+# denominator from 0; forget it until the end of this page.
 
 alpha = np.float32(0.1)  # the learning rate
 beta1, beta2, eps = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
@@ -75,7 +78,8 @@ def adam_step(g, m, v, beta1_power, beta2_power):
 
 # %%
 # **Predict.** The second gradient is a hundred times the first. By how much does each weight move
-# in the first step? Write down two numbers.
+# in the first step? Put :math:`m = v = 0` and :math:`t = 1` into the five lines, and write down two
+# numbers.
 
 zero = np.zeros(2, np.float32)
 delta, m, v = adam_step(gradient(start), zero, zero, beta1, beta2)
@@ -88,13 +92,14 @@ print("delta   =", delta)
 # = \sqrt{1-\beta_2}\,|g|`: the size of the gradient cancels, and the bias correction cancels what
 # is left. Only the sign survives.
 #
-# So Adam's learning rate is not a factor of the gradient. It is a *length*: about how far each
-# weight moves in a step, in the weight's own unit.
+# So Adam's learning rate does not say what to multiply the gradient with. It is a *length*, in the
+# weight's own unit: how far each weight moves in the first step. How far does it move later?
 #
 # What the ratio measures
 # -----------------------
 # After the first step the two averages part. Here are three gradients, all of size 1: one is
-# constant, one changes its sign at every step, one draws its sign by lot.
+# constant, one changes its sign at every step, one draws its sign by lot. With :math:`\epsilon`
+# left out, the step in learning rates is the ratio of the two corrected averages.
 
 steps = np.arange(1, 101)
 rng = np.random.default_rng(0)
@@ -113,32 +118,38 @@ for kind, gradients in signs.items():
         v = 0.999 * v + 0.001 * g * g
         update[kind][i] = (m / (1 - 0.9**t)) / np.sqrt(v / (1 - 0.999**t))
 
-figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True, layout="constrained")
-for ax, (kind, gradients) in zip(axes, signs.items(), strict=True):
-    ax.plot(steps, gradients, ".", color="#999999", label="sign of the gradient")
-    ax.plot(steps, update[kind], color=ao.plots.LINES[0], label=r"corrected $m / \sqrt{v}$")
-    ax.set(title=f"{kind} sign", xlabel="step", ylim=(-1.2, 1.2))
-axes[0].set_ylabel("step, in learning rates")
+figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True)
+titles = ("Constant: full speed", "Alternating: on the spot", "By lot: in between")
+for ax, (kind, gradients), title in zip(axes, signs.items(), titles, strict=True):
+    ax.plot(steps, update[kind], color=ao.plots.LINES[0], label="size of the step")
+    ax.plot(steps, gradients, ".", color="#777777", label="sign of the gradient")
+    ax.set(title=title, xlabel="number of the step", ylim=(-1.2, 1.2))
+axes[0].set_ylabel("corrected $m / \\sqrt{v}$ (learning rates)")
 axes[0].legend(loc="lower right")
+figure.tight_layout()
 plt.show()
 
 # %%
 # All three have the same :math:`v`, since all gradients have size 1. What differs is :math:`m`:
 # the constant gradient adds up, and the weight walks at full speed; the alternating one all but
-# cancels; the random one is in between. The ratio :math:`m / \sqrt{v}` measures how much the
+# cancels; the random one is in between, and wanders. The ratio :math:`m / \sqrt{v}` measures how much the
 # recent gradients *agree*.
 #
-# **Predict.** Which size does the ratio of the alternating gradient tend to? Sum the geometric
-# series :math:`(1-\beta_1)(1 - \beta_1 + \beta_1^2 - \dots)`.
+# **Predict.** Which size does the ratio of the alternating gradient tend to? Long after the start,
+# :math:`v = 1`, and :math:`m` is the last gradient's sign times the geometric series
+# :math:`(1-\beta_1)(1 - \beta_1 + \beta_1^2 - \dots)`. Sum it.
 
-print("predicted:", (1 - 0.9) / (1 + 0.9))
-print("measured: ", abs(update["alternating"][-1]))
+print(f"predicted: {(1 - 0.9) / (1 + 0.9):.6f} learning rates")
+print(f"measured:  {abs(update['alternating'][-1]):.6f}, in step {steps[-1]}")
 
 # %%
 # Two weights, one speed
 # ----------------------
-# Back to the valley. Gradient descent takes the largest rate that the steep weight bears well,
-# 0.01; Adam takes 0.1 for both.
+# Back to the valley. Gradient descent gets the rate that suits the steep weight best: with 0.01,
+# one step takes it to its minimum. Adam gets 0.1.
+#
+# **Predict.** By which factor does each step of gradient descent shrink the flat weight, and how
+# much is left after 60? And Adam's two curves: which falls faster?
 
 
 def descend(steps):
@@ -162,22 +173,27 @@ def adam(steps):
     return np.array(path)
 
 
-figure, axes = plt.subplots(1, 2, figsize=(11, 3.6), sharey=True, layout="constrained")
-for ax, (name, path) in zip(
-    axes, {"gradient descent": descend(60), "Adam": adam(60)}.items(), strict=True
-):
+paths = {
+    "Gradient descent: one fast, one slow": descend(60),
+    "Adam: both at one speed": adam(60),
+}
+figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True)
+for ax, (title, path) in zip(axes, paths.items(), strict=True):
     ax.plot(path[:, 0], color=ao.plots.LINES[0], label="$w_0$, flat")
-    ax.plot(path[:, 1], color=ao.plots.LINES[1], linestyle="--", label="$w_1$, steep")
+    ax.plot(path[:, 1], "--", color=ao.plots.LINES[1], label="$w_1$, steep")
     ax.axhline(0, color="#999999", linewidth=0.8)
-    ax.set(title=name, xlabel="step")
+    ax.set(title=title, xlabel="number of the step")
 axes[0].set_ylabel("weight (the minimum is at 0)")
 axes[0].legend()
+figure.tight_layout()
 plt.show()
+print(f"gradient descent, flat weight: {descend(60)[-1, 0]:.2f} left, predicted {0.99**60:.2f}")
+print(f"Adam, the two weights: never more than {np.ptp(adam(60), axis=1).max():.0e} apart")
 
 # %%
-# Gradient descent is done with the steep weight after one step and has hardly begun with the flat
-# one. Adam does not know which is which: for it, both curves are the same. That is its strength,
-# and its price: it overshoots both, since *m* still remembers the way it came.
+# Gradient descent is done with the steep weight after one step, and after sixty not yet half-way
+# with the flat one. Adam does not know which is which: but for rounding, both curves are the same.
+# That is its strength. Its price: it overshoots both, since *m* still remembers the way it came.
 #
 # The same, by the optimizer
 # --------------------------
@@ -198,10 +214,11 @@ print("all 60 steps equal, bit by bit:", np.array_equal(np.array(path), adam(60)
 # %%
 # Try it
 # ------
-# - Multiply the loss by 1000. Which of the curves change? Why hardly Adam's?
-# - Set :math:`\beta_1 = 0`. What happens to the overshoot, and what would it cost where gradients
-#   are noisy?
-# - Make ``eps`` as large as 1. What becomes of the two equal curves, and which method does Adam
-#   turn into when ``eps`` is much larger than :math:`\sqrt{v}`?
+# - Multiply the loss by 1000 (that is, ``steepness``). What becomes of gradient descent? Why does
+#   hardly anything change for Adam?
+# - Make ``beta1`` as small as 1e-30, also in ``AdamOffload``. What happens to the overshoot, and
+#   what would it cost where gradients are noisy?
+# - Make ``eps`` as large as 1, also in ``AdamOffload``. What becomes of the two equal curves, and
+#   which method does Adam turn into when ``eps`` is much larger than :math:`\sqrt{v}`?
 # - The rule in the library stands in one place, :mod:`adamoffload.adam`. Compare it with
 #   ``adam_step``, line by line.

@@ -62,21 +62,22 @@ print(f"on the device: {device.memory().used / n:.2f} bytes a parameter")
 print(offloaded.memory())
 
 # %%
-# Eight, and a little more: the *ring*, three small buffers through which gradients and updates
-# pass. Their size is that of what crosses the link at once, 64 KiB here, and has nothing to do
-# with the size of the model.
+# Eight, and a little more: the *ring*, three small buffers of 64 KiB through which gradients and
+# updates pass. We chose that size with ``chunk_bytes``: it is how much crosses the *link*, the wire
+# between device and host, at once. A larger model doesn't need a larger ring.
 
 needs = {
     "Adam": ao.ResidentMemory(parameters=4 * n, gradients=4 * n, moments=8 * n),
     "AdamOffload": offloaded.memory(),
 }
-figure, ax = plt.subplots(figsize=(8, 4.4), layout="constrained")
+figure, ax = plt.subplots(figsize=(9, 4.4), layout="constrained")
 ao.plots.memory(needs, limit=12_000_000, ax=ax)
 plt.show()
 
 # %%
-# On a device of 12 MB, drawn as a line, Adam needs a third more than there is, and AdamOffload
-# fits. The moments have not gone away. They are on the other side.
+# On a device of 12 MB, the dashed line, Adam needs a third more than there is, and AdamOffload
+# fits. The moments have not gone away. They are on the host, together with its own ring of the same
+# size: buffers that a device can copy to and from at full speed.
 #
 # What fits?
 # ----------
@@ -90,40 +91,44 @@ def largest(device_gb, bytes_a_parameter, for_activations=0.25):
 
 
 for gb in (8, 24, 80):
-    print(f"{gb:>3} GB: {largest(gb, 16):5.2f} billion, offloaded {largest(gb, 8):5.2f} billion")
+    resident, offload = largest(gb, 16), largest(gb, 8)
+    print(f"{gb:>3} GB: {resident:6.3f} billion, offloaded {offload:6.3f} billion")
 
 # %%
-# Twice as many. It is not a miracle but a factor of two, and it has a price: 4 bytes a parameter
-# down and 4 bytes up, in every step, over a link. What that costs, and how to hide it, is what the
-# rest of these pages is about.
+# Twice as many. It is not a miracle but a factor of two, and it has a price. In every step the
+# gradient goes down to the host and the update comes back, 4 bytes a parameter each way. What that
+# costs, and how to hide it, is what many of the next pages are about.
 #
 # What else is there?
 # -------------------
-# *Activations.* What the forward pass must remember for the backward pass. They grow with the
-# batch, and offload does nothing about them. Let us see how large they are, for one layer and two
-# sizes of batch:
+# *Activations.* What the forward pass must remember for the backward pass. Offload does nothing
+# about them. **Predict.** One layer maps 200 numbers to 200. We compute its gradient once with a
+# batch of 100 rows and once with 1000. Does the memory for that grow, and by which factor?
 
 width = 200
 for batch in (100, 1000):
     device = ao.get_backend("numpy")
-    m = ao.Parameter(device.asarray(np.ones((width, width), np.float32)), "m")
+    layer = ao.Parameter(device.asarray(np.ones((width, width), np.float32)), "layer")
     x = device.asarray(np.ones((batch, width), np.float32))
     before = device.memory().used
-    ao.value_and_grad(lambda x, m=m: np.sum(np.tanh(x @ m)), [m])(x)
-    print(f"batch of {batch:>5}: at most {device.memory().peak - before:>9,} bytes more")
+    ao.value_and_grad(lambda x, w=layer: np.sum(np.tanh(x @ w)), [layer])(x)
+    more = device.memory().peak - before
+    print(f"batch of {batch:>4}: at most {more:>9,} bytes more,", end=" ")
+    print(f"or {more / (4 * batch * width):.2f} arrays of {batch} by {width}")
 
 # %%
-# Ten times the batch, ten times the bytes; the parameters are the same. If activations are what
-# does not fit, other means help: smaller batches, or computing them a second time.
+# Ten times the batch, ten times the bytes; the parameters are the same. At most three arrays of the
+# batch's size are alive at once. If activations are what does not fit, other means help: smaller
+# batches, or computing them a second time.
 #
 # *Fewer bits.* With parameters and gradients of 2 bytes, the device needs less; the moments, and a
 # copy of the parameters that small updates do not vanish in, stay in float32 and make up 12 of
 # the 16 bytes (`Rajbhandari et al., 2019 <https://arxiv.org/abs/1910.02054>`_, section 3.1).
-# Offload then moves three quarters to the host, instead of half.
+# Offload can then move three quarters to the host, instead of half.
 #
 # Try it
 # ------
-# - How many bytes would plain gradient descent need? And gradient descent with momentum?
-# - The numbers of the ring: halve ``chunk_bytes`` and see what the device says.
+# - How many bytes a parameter would plain gradient descent need? And with momentum?
+# - The ring: halve ``chunk_bytes``. Which of the printed numbers change, and to what?
 # - ``adamoffload demo`` predicts at which allocation, to the byte, a network stops fitting. Read
 #   its table, and change ``--memory`` until it fits.

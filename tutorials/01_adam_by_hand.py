@@ -48,8 +48,8 @@ print("gradient at the start:", gradient(start))
 # - :math:`m`, the *first moment*: a running average of the gradient. Where does it point, lately?
 # - :math:`v`, the *second moment*: a running average of its square. How large is it, lately?
 #
-# With the gradient :math:`g` of step :math:`t`, counted from 1, one step is Algorithm 1 of the paper,
-# in the order of computation that the end of its section 2 gives:
+# With the gradient :math:`g` of step :math:`t`, counted from 1, one step is Algorithm 1 of the
+# paper, in the order of computation that the end of its section 2 gives:
 #
 # .. math::
 #
@@ -132,8 +132,8 @@ plt.show()
 # %%
 # All three have the same :math:`v`, since all gradients have size 1. What differs is :math:`m`:
 # the constant gradient adds up, and the weight walks at full speed; the alternating one all but
-# cancels; the random one is in between, and wanders. The ratio :math:`m / \sqrt{v}` measures how much the
-# recent gradients *agree*.
+# cancels; the random one is in between, and wanders. The ratio :math:`m / \sqrt{v}` measures how
+# much the recent gradients *agree*.
 #
 # **Predict.** Which size does the ratio of the alternating gradient tend to? Long after the start,
 # :math:`v = 1`, and :math:`m` is the last gradient's sign times the geometric series
@@ -187,8 +187,9 @@ axes[0].set_ylabel("weight (the minimum is at 0)")
 axes[0].legend()
 figure.tight_layout()
 plt.show()
-print(f"gradient descent, flat weight: {descend(60)[-1, 0]:.2f} left, predicted {0.99**60:.2f}")
-print(f"Adam, the two weights: never more than {np.ptp(adam(60), axis=1).max():.0e} apart")
+left, apart = descend(60)[-1, 0], np.ptp(adam(60), axis=1).max()
+print(f"gradient descent, flat weight: {left:.2f} left, predicted {0.99**60:.2f}")
+print(f"Adam, the two weights: never more than {apart:.0e} apart")
 
 # %%
 # Gradient descent is done with the steep weight after one step, and after sixty not yet half-way

@@ -108,7 +108,8 @@ for gb in (8, 24, 80):
 width = 200
 for batch in (100, 1000):
     device = ao.get_backend("numpy")
-    layer = ao.Parameter(device.asarray(np.ones((width, width), np.float32)), "layer")
+    square = np.ones((width, width), np.float32)
+    layer = ao.Parameter(device.asarray(square), name="layer")
     x = device.asarray(np.ones((batch, width), np.float32))
     before = device.memory().used
     ao.value_and_grad(lambda x, w=layer: np.sum(np.tanh(x @ w)), [layer])(x)

@@ -115,16 +115,16 @@ for i, (event, y) in enumerate(zip(ledger.events, way, strict=True)):
         ax.plot(i, y, "o", color=ao.plots.COLORS[event.hop], markersize=14)
     crosses = f"\n{event.nbytes} bytes" if event.nbytes else ""
     ax.annotate(event.hop + crosses, (i, y), (12, 4), textcoords="offset points")
-ax.set(title="The way of one gradient, down and up again", xlabel="hop, in this order")
+ax.set(title="The way of one gradient, down and up again", xlabel="hop")
 ax.set_yticks(list(heights.values()), list(heights))
 ax.set(xticks=range(len(way)), xlim=(-0.3, len(way) - 0.2), ylim=(-0.4, 2.6))
 plt.show()
 
 # %%
 # Our four hops are there, as d2h, update, h2d and apply. Two are new. In *prepare*, the device
-# makes the gradient ready before it goes down: if there is weight decay it is added, and if the loss
-# was scaled it is undone. In *wait*, the host waits until the gradient has arrived. And ``w`` itself
-# has changed: the optimizer updates in place, so that the device needs no second copy.
+# makes the gradient ready before it goes down: weight decay would be added here, and a scaling of
+# the loss undone. In *wait*, the host waits until the gradient has arrived. And ``w`` itself has
+# changed: the optimizer updates in place, so that the device needs no second copy.
 #
 # The moments are where they should be, in NumPy arrays on the host:
 

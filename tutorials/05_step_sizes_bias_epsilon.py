@@ -22,6 +22,7 @@ import numpy as np
 
 import adamoffload as ao
 from adamoffload.data import batches, load_digits
+from adamoffload.probes import LEVELS
 
 plt.rcParams.update(ao.plots.STYLE)
 
@@ -32,7 +33,7 @@ deviation = {"hidden.weight": 64**-0.5, "out.weight": 32**-0.5}
 
 
 def network():
-    """Return new parameters, always the same, and a function for loss and gradients."""
+    """Return new parameters, always the same, and what gives loss and gradients."""
     rng = np.random.default_rng(0)
     shapes = {
         "hidden.weight": (64, 32),
@@ -70,15 +71,16 @@ def train(steps, optimizer, loss_and_gradients):
 LR, STEPS = 3e-3, 300
 parameters, loss_and_gradients = network()
 probe = ao.Probe(sample=2048)  # quantiles over all weights, not 512 of them
-losses = train(STEPS, ao.AdamOffload(parameters, LR, probe=probe), loss_and_gradients)
+optimizer = ao.AdamOffload(parameters, LR, probe=probe)
+losses = train(STEPS, optimizer, loss_and_gradients)
 print(f"loss of a batch: {losses[0]:.2f} at first, {losses[-1]:.2f} in the end")
 
 # %%
 # Step size and rate
 # ------------------
-# Two things are called by similar names. The *step size* is what is added to a weight, as an
-# absolute value. The *effective rate* is what Adam multiplies *m* with to get there, with both
-# corrections: :math:`\alpha_t / (\sqrt{v} + \epsilon)`.
+# Two things are called by similar names. The *step size* is how far a weight moves, as an absolute
+# value. The *effective rate* is what Adam multiplies *m* with to get there, with both corrections:
+# :math:`\alpha_t / (\sqrt{v} + \epsilon)`.
 #
 # **Predict.** The gradients of the four parameters differ in size. In which of the two figures do
 # you see that in step 1, and in which not?
@@ -94,18 +96,23 @@ plt.show()
 
 parameters, loss_and_gradients = network()  # as they were before the first step
 batch = next(batches(len(labels), 64, np.random.default_rng(1)))
-_, gradients = loss_and_gradients(device.asarray(images[batch]), device.asarray(labels[batch]))
-print(f"{'medians, in step 1':<20}{'|g|':>8}{'10 lr / |g|':>13}{'rate':>8}{'step size':>11}")
+x, y = device.asarray(images[batch]), device.asarray(labels[batch])
+_, gradients = loss_and_gradients(x, y)
+MEDIAN = LEVELS.index(0.5)
+print("medians, step 1      |g|  10 lr / |g|    rate  step size")
 for p, gradient in zip(parameters, gradients, strict=True):
-    g = np.quantile(np.abs(device.asnumpy(gradient)), 0.5, method="higher")  # one that occurs
-    rate, size = (probe.quantiles(what, p.name)[0, 3] for what in ("rate", "step_size"))
-    print(f"{p.name:<20}{g:8.5f}{10 * LR / g:13.1f}{rate:8.1f}{size:11.5f}")
+    host = np.abs(device.asnumpy(gradient))
+    g = np.quantile(host, 0.5, method="higher")  # one that occurs
+    rate = probe.quantiles("rate", p.name)[0, MEDIAN]
+    size = probe.quantiles("step_size", p.name)[0, MEDIAN]
+    print(f"{p.name:<16}{g:8.5f}{10 * LR / g:13.1f}{rate:8.1f}{size:11.5f}")
 
 # %%
 # In step 1, *m* is a tenth of the gradient, so that a rate of ten learning rates over the gradient
-# makes a step of one learning rate. In the next twenty steps or so, *m* comes up to the gradient's
-# size and the rates fall by that factor of ten. Later they rise again, since the gradients get
-# smaller. The step sizes fall nevertheless: the gradients agree less and less.
+# makes a step of one learning rate. In the next twenty steps or so, *m* would come up to the size
+# of a steady gradient, and the rates fall by about that factor of ten. Later they rise again, since
+# the gradients get smaller. The step sizes fall nevertheless: the gradients agree less and less, as
+# on the page before.
 #
 # Relative to the weights
 # -----------------------
@@ -113,16 +120,19 @@ for p, gradient in zip(parameters, gradients, strict=True):
 # of the update over the norm of the weights. A rule of thumb from a well-known course says: about
 # 0.001 (`CS231n, Neural Networks 3 <https://cs231n.github.io/neural-networks-3/>`_).
 #
-# **Predict.** In the first step, every weight with a gradient moves by the learning rate. The
-# weights are drawn with standard deviations of 1/8 and about 0.18. What is the ratio for each?
+# **Predict.** In the first step, every weight with a gradient moves by the learning rate, 0.003.
+# The weights of the two matrices are drawn with standard deviations of 1/8 and about 0.18. What is
+# the ratio of the norms for each? And for the biases, which begin at 0?
 
 for name, sigma in deviation.items():
     ratio = probe.series("update_ratio", name)
-    print(
-        f"{name}: predicted {LR / sigma:.4f}, measured {ratio[0]:.4f}, at the end {ratio[-1]:.4f}"
-    )
-print(f"pixels lit in the first batch: {np.mean(images[batch].any(axis=0)):.0%}")
-print("hidden.bias:", probe.series("update_ratio", "hidden.bias")[:3].round(2), "...")
+    print(f"{name}: predicted {LR / sigma:.4f}, measured {ratio[0]:.4f},", end=" ")
+    print(f"at the end {ratio[-1]:.4f}")
+lit = np.mean(images[batch].any(axis=0))
+print(f"pixels lit in the first batch: {lit:.0%};", end=" ")
+print(f"root of that times 0.0240: {0.0240 * np.sqrt(lit):.4f}")
+first_three = probe.series("update_ratio", "hidden.bias")[:3]
+print("hidden.bias:", first_three.round(2), "...")
 
 # %%
 
@@ -132,9 +142,9 @@ plt.show()
 
 # %%
 # Pixels that are dark in the whole batch have no gradient. So *hidden.weight* falls short of the
-# prediction, by the root of the share printed above. The biases begin at 0: in the first step,
-# their ratio is infinite. Then all four fall. The two matrices end near the rule of thumb, with
-# nobody having tuned anything; the biases, which are still small, stay above it.
+# prediction, by the root of the share of lit pixels. The biases begin at 0: in the first step,
+# their ratio is infinite, and a cross marks it. Then all four fall. The two matrices end within a
+# factor of about two of the rule of thumb; the biases, which are still small, stay above it.
 #
 # Without the corrections
 # -----------------------
@@ -148,31 +158,34 @@ t = np.arange(1, STEPS + 1)
 uncorrected = (1 - 0.9**t) / np.sqrt(1 - 0.999**t)
 correction = probe.series("lr_t", "out.weight") / LR
 print("steps 1 to 4, uncorrected:", uncorrected[:4].round(2), "learning rates")
-print(f"longest: {uncorrected.max():.2f} in step {t[np.argmax(uncorrected)]};", end=" ")
+longest = t[np.argmax(uncorrected)]
+print(f"longest: {uncorrected.max():.2f} in step {longest};", end=" ")
 print(f"at least twice too long until step {t[uncorrected >= 2][-1]}")
 
 figure, ax = plt.subplots(figsize=(9, 4.4), layout="constrained")
-ax.plot(t, uncorrected, color=ao.plots.LINES[1], label="uncorrected step, constant gradient")
-ax.plot(t, correction, color=ao.plots.LINES[0], label=r"$\alpha_t / \alpha$, as the probe has it")
-ax.plot(t, uncorrected * correction, color="black", linestyle=":", label="product")
-ax.set(title="What bias correction does", xlabel="step", ylabel="learning rates", yscale="log")
+blue, orange, *_ = colors = ao.plots.LINES
+ax.plot(t, uncorrected, color=orange, label="uncorrected step, constant gradient")
+ax.plot(t, correction, color=blue, label=r"correction $\alpha_t / \alpha$ (probe)")
+ax.plot(t, uncorrected * correction, ":", color="black", label="product: the step")
+ax.set_title("Bias correction takes back what is too long")
+ax.set(xlabel="step", ylabel="learning rates (correction: factor)", yscale="log")
 ax.set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
 ax.minorticks_off()
 ax.legend()
 plt.show()
 
 # %%
-# Worse: *m* comes out of its bias a hundred times sooner than *v*, and until *v* follows, the steps
-# are up to 6.6 times too long. The factor :math:`\alpha_t / \alpha = \sqrt{1-\beta_2^t} /
-# (1-\beta_1^t)` takes back just that.
+# Worse: *m* remembers ten steps and *v* a thousand, so *m* comes out of its bias a hundred times
+# sooner. Until *v* follows, the steps are up to 6.6 times too long. The factor :math:`\alpha_t /
+# \alpha = \sqrt{1-\beta_2^t} / (1-\beta_1^t)` takes back just that.
 #
 # Two epsilons
 # ------------
 # Epsilon keeps the denominator from 0. But which denominator? Here, as in the reference
 # implementation, it is added to the root of the *uncorrected* second moment. PyTorch's
 # `documentation <https://pytorch.org/docs/stable/generated/torch.optim.Adam.html>`_ corrects both
-# moments first. PyTorch is not needed for this page: these lines are what its documentation says,
-# written in NumPy.
+# moments first, as Algorithm 1 of the paper does. PyTorch is not needed for this page: these lines
+# are what its documentation says, written in NumPy.
 
 
 def pytorch_form(g, m, v, t, lr, eps):
@@ -195,61 +208,72 @@ sizes = np.logspace(-12, -2, 41).astype(np.float32)
 w = ao.Parameter(device.asarray(np.zeros(sizes.size, np.float32)), name="w")
 traced = ao.Probe(every=1000, coordinates=[("w", i) for i in range(sizes.size)])
 optimizer = ao.AdamOffload([w], learning_rate=1.0, eps=1e-8, probe=traced)
-theirs, m, v = np.empty((1000, sizes.size)), np.zeros(sizes.size), np.zeros(sizes.size)
+theirs = np.empty((1000, sizes.size))
+m = v = np.zeros(sizes.size)
 for t in range(1, 1001):
     optimizer([device.asarray(sizes)])
-    theirs[t - 1], m, v = pytorch_form(sizes.astype(float), m, v, t, lr=1.0, eps=1e-8)
+    g = sizes.astype(float)
+    theirs[t - 1], m, v = pytorch_form(g, m, v, t, lr=1.0, eps=1e-8)
 ours = np.array([traced.trace("w", i)["delta"] for i in range(sizes.size)]).T
 
 at = np.argmin(np.abs(sizes - 1e-8))
-print(f"step 1: ours {-ours[0, at]:.4f}, PyTorch's {-theirs[0, at]:.4f} learning rates")
+print(f"step 1, in learning rates: ours {-ours[0, at]:.4f},", end=" ")
+print(f"PyTorch's {-theirs[0, at]:.4f}")
 
 # %%
-# PyTorch's moves half a learning rate, :math:`g / (g + \epsilon)`, whatever the step. Ours moves
-# :math:`g / (g + \epsilon / \sqrt{1-\beta_2^t})`: divide numerator and denominator of
-# :math:`\alpha_t m / (\sqrt{v} + \epsilon)` by :math:`\sqrt{1-\beta_2^t}`, and you see it. Our
+# With a constant gradient, PyTorch's form moves :math:`g / (g + \epsilon)` learning rates, one half
+# here, whatever the step. Ours moves :math:`g / (g + \epsilon / \sqrt{1-\beta_2^t})`: divide
+# numerator and denominator of :math:`\alpha_t m / (\sqrt{v} + \epsilon)` by
+# :math:`\sqrt{1-\beta_2^t}`, and you see it. Our
 # epsilon acts as one of PyTorch's that is larger by :math:`1 / \sqrt{1-\beta_2^t}`, which is 31.6
 # in step 1. We can read it off the measured steps:
 
 for step in (1, 10, 100, 1000):
     g = sizes[at]
     acts_like = g / -ours[step - 1, at] - g  # solved for the epsilon
-    print(f"step {step:>4}: {acts_like / 1e-8:6.2f}, predicted {(1 - 0.999**step) ** -0.5:6.2f}")
+    predicted = (1 - 0.999**step) ** -0.5
+    print(f"step {step:>4}: {acts_like / 1e-8:6.2f}, predicted {predicted:6.2f}")
 
 # %%
 
 figure, axes = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
 for i, step in enumerate((1, 10, 100, 1000)):
-    axes[0].plot(sizes, -ours[step - 1], color=ao.plots.LINES[i], label=f"ours, step {step}")
-axes[0].plot(sizes, -theirs[0], color="black", linestyle=":", label="PyTorch's, every step")
-axes[0].set(title="Where epsilon bites", xlabel="size of the gradient", ylabel="learning rates")
-axes[0].set_xscale("log")
+    label = f"ours, step {step}"
+    axes[0].plot(sizes, -ours[step - 1], color=colors[i], label=label)
+axes[0].plot(sizes, -theirs[0], ":", color="black", label="PyTorch's, every step")
+axes[0].axvline(1e-8, color="#999999", linewidth=0.8)
+axes[0].text(1.3e-8, -0.02, "epsilon", color="#666666")
+axes[0].set(title="Where epsilon bites", xscale="log")
+axes[0].set(xlabel="size of the gradient", ylabel="step (learning rates)")
 axes[0].legend(loc="upper left")
 for i, g in enumerate((1e-8, 1e-7, 1e-6, 1e-5)):
     at = np.argmin(np.abs(sizes - g))
     missing = 1 - np.cumsum(ours[:, at]) / np.cumsum(theirs[:, at])
-    axes[1].plot(range(1, 1001), missing, color=ao.plots.LINES[i], label=f"gradient {g:.0e}")
-axes[1].set(title="How far ours is behind", xlabel="step", ylabel="share of PyTorch's way")
+    label = f"gradient {g:.0e}"
+    axes[1].plot(range(1, 1001), missing, color=colors[i], label=label)
+axes[1].set(title="How far ours is behind PyTorch's form", xlabel="step")
+axes[1].set_ylabel("missing share of the way")
 axes[1].set_xscale("log")
 axes[1].legend()
 plt.show()
 
 # %%
-# The two differ for small gradients, up to some hundred epsilons, and in the first thousand steps.
-# From 1e-4 on, all curves of the first figure are one. Where they differ, what was missed is not
-# made up for: with a gradient as small as epsilon, ours is still more than a quarter of the way
-# behind after a thousand steps.
+# The two differ for small gradients, in step 1 up to a thousand epsilons, and the more the earlier
+# the step. From 1e-4 on, all curves on the left are one. On the right is the way in all so far:
+# what was missed in the first steps is not made up for. With a gradient as small as epsilon, ours
+# is still more than a quarter behind after a thousand steps.
 #
 # Does it matter?
 # ---------------
-# That depends on epsilon. With 1e-8, hardly a gradient of our network is small enough. But other
-# values are in use: TensorFlow's `documentation
-# <https://www.tensorflow.org/api_docs/python/tf/keras/optimizers/Adam>`_, whose epsilon is the
-# uncorrected one, too, has 1e-7 as default, and calls 1.0 or 0.1 a good choice for an Inception
-# network on ImageNet.
+# That depends on epsilon. 1e-8 is far below the gradients in the table above. But other values are
+# in use: TensorFlow's `documentation
+# <https://www.tensorflow.org/versions/r2.8/api_docs/python/tf/keras/optimizers/Adam>`_, whose
+# epsilon is the uncorrected one, too, has 1e-7 as default, and calls 1.0 or 0.1 a good choice for
+# an Inception network on ImageNet.
 #
-# **Predict.** We train with both forms, with epsilons of 1e-8 and of 1e-3. The gradients in the
-# table above are around 0.01. Which of the four curves lie on each other, and which is the slowest?
+# **Predict.** We train with both forms, with epsilons of 1e-8 and of 1e-3. The medians of the
+# gradients in the table are around 0.01. Which of the four curves lie on each other, and which is
+# the slowest?
 
 
 class PyTorchForm:
@@ -263,7 +287,8 @@ class PyTorchForm:
         self.step += 1
         for i, (p, g) in enumerate(zip(self.parameters, gradients, strict=True)):
             g = device.asnumpy(g).astype(float)
-            delta, m, v = pytorch_form(g, *self.moments[i], self.step, self.lr, self.eps)
+            m, v = self.moments[i]
+            delta, m, v = pytorch_form(g, m, v, self.step, self.lr, self.eps)
             self.moments[i] = m, v
             np.add(p.data, device.asarray(delta.astype(np.float32)), out=p.data)
 
@@ -280,8 +305,9 @@ for i, eps in enumerate((1e-8, 1e-3)):
         losses[kind, eps] = np.array(train(120, optimizer, loss_and_gradients))
         smooth = np.convolve(losses[kind, eps], np.full(10, 0.1), "valid")
         label = f"{kind}, eps = {eps:.0e}"
-        ax.plot(range(10, 121), smooth, dash, color=ao.plots.LINES[i], label=label)
-ax.set(title="One network, two epsilons, two forms", xlabel="step", ylabel="loss, mean of ten")
+        ax.plot(range(10, 121), smooth, dash, color=colors[i], label=label)
+ax.set(title="A large epsilon costs ours more", xlabel="step")
+ax.set_ylabel("loss, mean of the last ten batches")
 ax.legend()
 plt.show()
 for eps in (1e-8, 1e-3):
@@ -290,7 +316,8 @@ for eps in (1e-8, 1e-3):
 
 # %%
 # With 1e-8 the two forms cannot be told apart. With 1e-3, PyTorch's form pays a little for its
-# epsilon, and ours much more, since it begins as if epsilon were 0.03, more than the gradients are.
+# epsilon, and ours much more, since it begins as if epsilon were 0.03, more than any of the medians
+# in the table.
 #
 # So whoever keeps the default need not care. Whoever brings a large epsilon from a PyTorch recipe
 # should know that no single number makes the two equal: in step 1 it would have to be divided by
@@ -299,9 +326,11 @@ for eps in (1e-8, 1e-3):
 #
 # Try it
 # ------
-# - Take the bias correction away: a learning rate is a number, a table or a schedule, so write a
-#   schedule that is ``LR / (alpha_t / alpha)``. What does the loss do in the first steps?
-# - Set ``beta2=0.99``. How does the figure of bias correction change, and how the factor of 31.6?
-# - Multiply the loss by 1e-6. Which of the curves in the last figure change?
+# - Take the bias correction away: instead of a number, a learning rate may be an iterable with one
+#   number for each step, so pass ``LR / correction``. What does the loss do in the first steps?
+# - Pass ``beta2=0.99`` to each ``AdamOffload``, and write 0.99 for 0.999. How does the figure of bias
+#   correction change, and how the factor of 31.6?
+# - Return 1e-6 times the loss in ``network``. Which of the curves in the last figure change, and
+#   which hardly fall any more?
 # - Find the learning rate with which ``update_ratio`` is 0.001 in the first step. Does the network
 #   learn faster or slower with it?

@@ -121,8 +121,8 @@ for kind, gradients in signs.items():
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True)
 titles = ("Constant: full speed", "Alternating: on the spot", "By lot: in between")
 for ax, (kind, gradients), title in zip(axes, signs.items(), titles, strict=True):
-    ax.plot(steps, update[kind], color=ao.plots.LINES[0], label="size of the step")
-    ax.plot(steps, gradients, ".", color="#777777", label="sign of the gradient")
+    ax.plot(steps, gradients, "o", color="#BBBBBB", label="sign of the gradient")
+    ax.plot(steps, update[kind], color=ao.plots.LINES[0], label="step")
     ax.set(title=title, xlabel="number of the step", ylim=(-1.2, 1.2))
 axes[0].set_ylabel("corrected $m / \\sqrt{v}$ (learning rates)")
 axes[0].legend(loc="lower right")

@@ -3,7 +3,7 @@ Where do sixteen bytes a parameter go?
 ======================================
 
 A model of a billion parameters, 4 bytes each, is 4 GB. Why does training it not fit on a device of
-12 GB? We count, predict to the byte, and look at a device that counts along.
+10 GB? We count, predict to the byte, and look at a device that counts along.
 
 You need nothing but arithmetic. At the end you can say in your head which model fits on which
 device, with Adam on the device and with Adam on the host.
@@ -71,12 +71,11 @@ needs = {
     "AdamOffload": offloaded.memory(),
 }
 figure, ax = plt.subplots(figsize=(9, 4.4), layout="constrained")
-ao.plots.memory(needs, limit=12_000_000, ax=ax)
+ao.plots.memory(needs, limit=10_000_000, ax=ax)
 plt.show()
 
 # %%
-# On a device of 12 MB, the dashed line, Adam needs a third more than there is, and AdamOffload
-# fits. The moments have not gone away. They are on the host, together with its own ring of the same
+# On a device of 10 MB, the dashed line, Adam needs 60% more than there is, and AdamOffload fits. The moments have not gone away. They are on the host, together with its own ring of the same
 # size: buffers that a device can copy to and from at full speed.
 #
 # What fits?

@@ -114,10 +114,12 @@ for i, (event, y) in enumerate(zip(ledger.events, way, strict=True)):
     if event.nbytes:
         ax.plot(i, y, "o", color=ao.plots.COLORS[event.hop], markersize=14)
     crosses = f"\n{event.nbytes} bytes" if event.nbytes else ""
-    ax.annotate(event.hop + crosses, (i, y), (12, 4), textcoords="offset points")
-ax.set(title="The way of one gradient, down and up again", xlabel="hop")
+    below = -30 if event.hop == "h2d" else 6  # beside the line, not on it
+    ax.annotate(event.hop + crosses, (i, y), (12, below), textcoords="offset points")
+ax.set(title="The way of one gradient, down and up again")
+ax.set(xlabel="one hop after the other", xticks=[])
 ax.set_yticks(list(heights.values()), list(heights))
-ax.set(xticks=range(len(way)), xlim=(-0.3, len(way) - 0.2), ylim=(-0.4, 2.6))
+ax.set(xlim=(-0.3, len(way) - 0.2), ylim=(-0.4, 2.6))
 plt.show()
 
 # %%

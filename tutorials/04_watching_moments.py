@@ -148,7 +148,7 @@ colors = ao.plots.COLORS
 figure, axes = plt.subplots(1, 3, figsize=(12, 4), sharex=True)
 titles = ("One gradient in a life", "One in a hundred steps", "Noise")
 for ax, t, title in zip(axes, (trace, other, noise), titles, strict=True):
-    ax.vlines(t["step"], 0, t["gradient"], "#999999", linewidth=0.8, label="$g$")
+    ax.vlines(t["step"], 0, t["gradient"], "#C4C4C4", linewidth=0.8, label="$g$")
     ax.plot(t["step"], np.sqrt(t["v"]), color=colors["sqrt_v"], label=r"$\sqrt{v}$")
     ax.plot(t["step"], t["m"], color=colors["m"], linewidth=1.2, label="$m$")
     ax.set(title=title, xlabel="step")
@@ -272,7 +272,7 @@ plt.show()
 
 hidden = images @ device.asnumpy(w1.data) + device.asnumpy(b1.data)
 awake = np.mean(hidden > 0, axis=0)  # a share of the images, for each unit
-print(f"median unit: awake for {np.median(awake):.0%} of the images; the sleepiest:")
+print(f"awake for {np.median(awake):.0%} of the images (median); the sleepiest:")
 for unit in np.argsort(awake)[:6]:
     print(f"  unit {unit:>2}: {awake[unit]:4.0%}")
 

@@ -327,9 +327,10 @@ for eps in (1e-8, 1e-3):
 # Try it
 # ------
 # - Take the bias correction away: instead of a number, a learning rate may be an iterable with one
-#   number for each step, so pass ``LR / correction``. What does the loss do in the first steps?
-# - Pass ``beta2=0.99`` to each ``AdamOffload``, and write 0.99 for 0.999. How does the figure of bias
-#   correction change, and how the factor of 31.6?
+#   number for each step, so pass ``LR / correction``. The first steps are now too long: does the
+#   loss fall faster or more slowly? And with ten times the ``LR``?
+# - Pass ``beta2=0.99`` to each ``AdamOffload``, and write 0.99 for 0.999. How does the figure of
+#   bias correction change, and how the factor of 31.6?
 # - Return 1e-6 times the loss in ``network``. Which of the curves in the last figure change, and
 #   which hardly fall any more?
 # - Find the learning rate with which ``update_ratio`` is 0.001 in the first step. Does the network

@@ -75,8 +75,9 @@ ao.plots.memory(needs, limit=10_000_000, ax=ax)
 plt.show()
 
 # %%
-# On a device of 10 MB, the dashed line, Adam needs 60% more than there is, and AdamOffload fits. The moments have not gone away. They are on the host, together with its own ring of the same
-# size: buffers that a device can copy to and from at full speed.
+# On a device of 10 MB, the dashed line, Adam needs 60% more than there is, and AdamOffload fits.
+# The moments have not gone away. They are on the host, together with the other end of the ring,
+# which is of the same size (:doc:`why two ends </concepts/staging>`).
 #
 # What fits?
 # ----------

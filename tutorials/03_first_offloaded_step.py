@@ -114,8 +114,10 @@ for i, (event, y) in enumerate(zip(ledger.events, way, strict=True)):
     if event.nbytes:
         ax.plot(i, y, "o", color=ao.plots.COLORS[event.hop], markersize=14)
     crosses = f"\n{event.nbytes} bytes" if event.nbytes else ""
-    below = -30 if event.hop == "h2d" else 6  # beside the line, not on it
-    ax.annotate(event.hop + crosses, (i, y), (12, below), textcoords="offset points")
+    beside = {"xytext": (12, 6)}  # the line, where it falls; and where it rises
+    if event.hop in ("update", "h2d"):
+        beside = {"xytext": (12, -2), "va": "top"}
+    ax.annotate(event.hop + crosses, (i, y), textcoords="offset points", **beside)
 ax.set(title="The way of one gradient, down and up again")
 ax.set(xlabel="one hop after the other", xticks=[])
 ax.set_yticks(list(heights.values()), list(heights))

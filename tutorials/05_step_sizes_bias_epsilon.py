@@ -182,7 +182,8 @@ plt.show()
 # Two epsilons
 # ------------
 # Epsilon keeps the denominator from 0. But which denominator? Here, as in the reference
-# implementation, it is added to the root of the *uncorrected* second moment. PyTorch's
+# implementation, it is added to the root of the *uncorrected* second moment: it is the epsilon
+# that the paper writes with a hat, at the end of its section 2. PyTorch's
 # `documentation <https://pytorch.org/docs/stable/generated/torch.optim.Adam.html>`_ corrects both
 # moments first, as Algorithm 1 of the paper does. PyTorch is not needed for this page: these lines
 # are what its documentation says, written in NumPy.

@@ -139,6 +139,7 @@ def test_in_a_notebook_one_picture_is_replaced(monkeypatch: pytest.MonkeyPatch) 
         return SimpleNamespace(update=lambda image: shown.append(("update", image.data)))
 
     ipython: Any = ModuleType("IPython")
+    ipython.version_info = (8, 24, 0)  # Matplotlib asks for it once in a process
     ipython.get_ipython = lambda: SimpleNamespace(kernel=object())
     ipython.display = ModuleType("IPython.display")
     vars(ipython.display).update(Image=Image, display=display)

@@ -419,14 +419,15 @@ def test_a_sampled_step_keeps_no_gradient_alive() -> None:
 def test_samples_are_summed_up_before_they_take_much_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("adamoffload.probes._PENDING_BYTES", 30_000)
-    bounded, free = ao.Probe(), ao.Probe()
+    one, bounded, free = ao.Probe(), ao.Probe(), ao.Probe()
+    train(one, 1)
+    monkeypatch.setattr("adamoffload.probes._PENDING_BYTES", 4 * one._pending[0].nbytes)
     train(bounded, 6)
-    assert 0 < len(bounded._pending) < 4
+    assert len(bounded._pending) == 1  # the fifth was too much
     monkeypatch.undo()
     train(free, 6)
-    for one, other in zip(everything(bounded), everything(free), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for some, all_of_it in zip(everything(bounded), everything(free), strict=True):
+        np.testing.assert_array_equal(some, all_of_it)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import numpy as np
 from adamoffload.arguments import choice, positive_integer
 from adamoffload.backend import on_fork
 from adamoffload.program import Program
-from adamoffload.sums import Rows, Sums, squares, sums
+from adamoffload.sums import Rows, Sums, summed
 
 __all__ = ["ENGINES", "Kernel", "NumpyKernel", "Span", "Team", "available_cores", "kernel_type"]
 
@@ -49,17 +49,22 @@ class Kernel(Protocol):
     program: Program
     block_size: int
 
-    def squares(self, g: Flat, rows: Rows, /) -> Sums:
-        """Do what `adamoffload.sums.squares` does."""
-
-    def sums(self, m: Flat, v: Flat, delta: Flat, smallest: np.float32, rows: Rows, /) -> Sums:
-        """Do what `adamoffload.sums.sums` does."""
-
     def scratch(self) -> Any:
         """Allocate what one thread needs."""
 
     def __call__(self, arrays: Sequence[Flat], values: Sequence[Any], scratch: Any, /) -> None:
         """Run the program on one block of the arrays, in place."""
+
+    def summed(
+        self,
+        arrays: Sequence[Flat],
+        values: Sequence[Any],
+        scratch: Any,
+        smallest: np.float32,
+        rows: Rows,
+        /,
+    ) -> Sums:
+        """Run the program on arrays of any size, in place, and sum up: `adamoffload.sums`."""
 
 
 class NumpyKernel:
@@ -80,8 +85,6 @@ class NumpyKernel:
 
     name = "numpy"
     block_size = 1 << 17
-    squares = staticmethod(squares)
-    sums = staticmethod(sums)
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -105,6 +108,24 @@ class NumpyKernel:
             registers[i] = buffer[:size]
         for ufunc, operands, result in self._body:
             ufunc(*[registers[i] for i in operands], out=registers[result])
+
+    def summed(
+        self,
+        arrays: Sequence[Flat],
+        values: Sequence[Any],
+        scratch: Any,
+        smallest: np.float32,
+        rows: Rows,
+    ) -> Sums:
+        """Run the program on arrays of any size, in place, and sum up: `adamoffload.sums`."""
+        g, m, v = arrays
+
+        def run() -> None:
+            for begin in range(0, g.size, self.block_size):
+                block = slice(begin, begin + self.block_size)
+                self([array[block] for array in arrays], values, scratch)
+
+        return summed(run, g, m, v, smallest, rows)
 
 
 class Team:

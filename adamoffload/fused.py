@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from adamoffload.files import replacing
 from adamoffload.program import Instruction, Program, Register
 from adamoffload.sums import Rows, Sums
 
-__all__ = ["NumbaKernel", "source"]
+__all__ = ["NumbaKernel", "source", "summing_source"]
 
 _OPERATORS = {
     np.add: "{} + {}",
@@ -70,20 +71,39 @@ class NumbaKernel:
         arguments = [array] * len(program.arrays) + [scalar] * len(self._arguments)
         self._loop = _compiled(source(program), numba.void(*arguments))
 
-    def squares(self, g: Any, rows: Rows) -> Sums:
-        """Do what `adamoffload.sums.squares` does, compiled on first use."""
-        return _summed_up(_squares(), g, rows=rows, count=1)
-
-    def sums(self, m: Any, v: Any, delta: Any, smallest: Any, rows: Rows) -> Sums:
-        """Do what `adamoffload.sums.sums` does, compiled on first use."""
-        return _summed_up(_sums(), m, v, delta, smallest, rows=rows, count=6)
-
     def scratch(self) -> None:
         """Allocate nothing: intermediate values stay in registers of the processor."""
 
     def __call__(self, arrays: Sequence[Any], values: Sequence[Any], _: None) -> None:
         """Run the loop over one block of the arrays, in place."""
         self._loop(*arrays, *[np.float32(values[i]) for i in self._arguments])
+
+    def summed(
+        self,
+        arrays: Sequence[Any],
+        values: Sequence[Any],
+        _: None,
+        smallest: np.float32,
+        rows: Rows,
+    ) -> Sums:
+        """Run the loop and sum up (`adamoffload.sums`), a few thousand elements at a time.
+
+        Before and after they are updated, these are in the processor's nearest cache.
+        """
+        totals, nonfinite = np.empty((7, rows.count)), np.empty(rows.count, np.int64)
+        scalars = [np.float32(values[i]) for i in self._arguments]
+        self._summing_loop(*arrays, *scalars, smallest, rows.cuts, totals, nonfinite)
+        finite = math.isfinite(totals.sum())
+        found = [] if finite else nonfinite[nonfinite >= 0].tolist()
+        return Sums(lambda: totals, finite, found, totals.nbytes)
+
+    @cached_property
+    def _summing_loop(self) -> Callable[..., Any]:
+        array, scalar = numba.float32[::1], numba.float32
+        types = [array] * 3 + [scalar] * (len(self._arguments) + 1)
+        cuts, totals = numba.int64[::1], numba.float64[:, ::1]
+        text = summing_source(self.program, len(self._arguments))
+        return _compiled(text, numba.void(*types, cuts, totals, cuts))
 
 
 def source(program: Program) -> str:
@@ -144,82 +164,77 @@ def _statement(line: Instruction, registers: Sequence[Register]) -> str:
     return f"r{line.result} = {pattern.format(*operands)}"
 
 
-_SQUARES = """\
+_SUMMING = """\
 import numpy as np
+from numba import njit
 
-def loop(x, cuts, out):
+@njit(error_model="numpy", boundscheck=False)
+{update}
+
+@njit(fastmath={{"reassoc"}}, boundscheck=False)
+def square(x):
+    total = np.float32(0)
+    for i in range(x.size):
+        total += x[i] * x[i]
+    return total
+
+@njit(fastmath={{"reassoc"}}, boundscheck=False)
+def several(m, v, delta, smallest):
+    mm = vv = dd = once = np.float32(0)
+    small = np.int32(0)
+    for i in range(m.size):
+        mm += m[i] * m[i]
+        vv += v[i] * v[i]
+        dd += delta[i] * delta[i]
+        once += v[i]
+        small += np.int32(v[i] < smallest)
+    return mm, vv, dd, once, small
+
+def loop(g, m, v, {scalars}smallest, cuts, totals, nonfinite):
     for row in range(cuts.size - 1):
-        total = 0.0
-        for start in range(cuts[row], cuts[row + 1], 4096):
-            part = x[start : min(start + 4096, cuts[row + 1])]
-            xx = np.float32(0)
-            for i in range(part.size):
-                xx += part[i] * part[i]
-            if 1e-27 < xx < np.inf:
-                total += xx
-            else:
-                for i in range(part.size):
-                    total += np.float64(part[i]) ** 2
-        out[0, row] = total"""
-
-_SUMS = """\
-import numpy as np
-
-def loop(m, v, delta, smallest, cuts, out):
-    for row in range(cuts.size - 1):
-        mm = vv = dd = total = 0.0
+        gg = mm = vv = dd = once = 0.0
         small = infinite = 0
+        nonfinite[row] = -1
         for start in range(cuts[row], cuts[row + 1], 4096):
             stop = min(start + 4096, cuts[row + 1])
-            a, b, c = m[start:stop], v[start:stop], delta[start:stop]
-            aa = bb = cc = once = np.float32(0)
-            below = np.int32(0)
-            for i in range(a.size):
-                aa += a[i] * a[i]
-                bb += b[i] * b[i]
-                cc += c[i] * c[i]
-                once += b[i]
-                below += np.int32(b[i] < smallest)
-            small += below
-            if 1e-27 < min(aa, bb, cc, once) and max(aa, bb, cc, once) < np.inf:
-                mm += aa
-                vv += bb
-                dd += cc
-                total += once
+            a, b, c = g[start:stop], m[start:stop], v[start:stop]
+            part = square(a)
+            if 1e-27 < part < np.inf:
+                gg += part
             else:
                 for i in range(a.size):
-                    mm += np.float64(a[i]) ** 2
-                    vv += np.float64(b[i]) ** 2
-                    dd += np.float64(c[i]) ** 2
-                    total += b[i]
-                    infinite += b[i] == np.inf
-        out[0, row], out[1, row], out[2, row] = mm, vv, dd
-        out[3, row], out[4, row], out[5, row] = total, small, infinite"""
+                    gg += np.float64(a[i]) ** 2
+                    if nonfinite[row] < 0 and not np.isfinite(a[i]):
+                        nonfinite[row] = start + i
+            update(a, b, c{more})
+            parts = several(b, c, a, smallest)
+            small += parts[4]
+            if 1e-27 < min(parts[:4]) and max(parts[:4]) < np.inf:
+                mm += parts[0]
+                vv += parts[1]
+                dd += parts[2]
+                once += parts[3]
+            else:
+                for i in range(a.size):
+                    mm += np.float64(b[i]) ** 2
+                    vv += np.float64(c[i]) ** 2
+                    dd += np.float64(a[i]) ** 2
+                    once += c[i]
+                    infinite += c[i] == np.inf
+        totals[0, row], totals[1, row], totals[2, row], totals[3, row] = gg, mm, vv, dd
+        totals[4, row], totals[5, row], totals[6, row] = once, small, infinite"""
 
 
-@cache
-def _squares() -> Callable[..., None]:
-    """Compile `adamoffload.sums.squares`: there the order of addition does not matter.
+def summing_source(program: Program, scalars: int) -> str:
+    """Return a loop that sums up while it runs the program, as Python source.
 
-    Float32 is twice as fast as float64 and does for 4096 elements, unless it overflows or
-    underflows.
+    The program's own loop stays as it is, to the bit. In the sums the order of addition does not
+    matter, so that the compiler may choose it; float32 is twice as fast as float64 and does for
+    4096 elements, unless it overflows or underflows.
     """
-    array, cuts, out = numba.float32[::1], numba.int64[::1], numba.float64[:, ::1]
-    return _compiled(_SQUARES, numba.void(array, cuts, out), fastmath={"reassoc"})
-
-
-@cache
-def _sums() -> Callable[..., None]:
-    """Compile `adamoffload.sums.sums`, likewise."""
-    array, cuts, out = numba.float32[::1], numba.int64[::1], numba.float64[:, ::1]
-    signature = numba.void(array, array, array, numba.float32, cuts, out)
-    return _compiled(_SUMS, signature, fastmath={"reassoc"})
-
-
-def _summed_up(loop: Callable[..., None], *arguments: Any, rows: Rows, count: int) -> Sums:
-    totals = np.empty((count, rows.count))
-    loop(*arguments, rows.cuts, totals)
-    return Sums(bool(np.isfinite(totals).all()), lambda: [*totals], totals.nbytes)
+    names = "".join(f"s{i}, " for i in range(scalars))
+    update = source(program).partition("\n\n")[2].replace("def loop", "def update")
+    return _SUMMING.format(update=update, scalars=names, more=f", {names}".rstrip(", "))
 
 
 def _compiled(text: str, signature: Any, **options: Any) -> Callable[..., Any]:

@@ -19,7 +19,7 @@ from adamoffload.arena import Chunk
 from adamoffload.backend import Array, Backend
 from adamoffload.blocks import Kernel, Span
 from adamoffload.rows import Layout
-from adamoffload.sums import Rows, Sums
+from adamoffload.sums import Sums
 
 if TYPE_CHECKING:
     from adamoffload.abstract import Step
@@ -218,7 +218,7 @@ class ReadingKernel:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self.name, self.program = kernel.name, kernel.program
-        self.squares, self.sums = kernel.squares, kernel.sums
+        self.summed = kernel.summed
         self.block_size = _STRETCH
 
     def scratch(self) -> Any:
@@ -226,14 +226,10 @@ class ReadingKernel:
         return self._kernel.scratch()
 
     def __call__(self, arrays: Sequence[Any], values: Sequence[Any], scratch: Any) -> None:
-        """Run the kernel block by block; the last of `arrays` is the range of their places."""
-        g, m, v, where = arrays
-        bound, reading = values
-        after = reading.before(self._kernel, where, g)
-        for begin in range(0, g.size, self._kernel.block_size):
-            block = slice(begin, begin + self._kernel.block_size)
-            self._kernel((g[block], m[block], v[block]), bound, scratch)
-        after(m, v, g)
+        """Run the kernel and read; the last of `arrays` is the range of their places."""
+        *read, where = arrays
+        bound, observation = values
+        observation.read(self._kernel, read, bound, scratch, where.start, where.stop)
 
 
 class Observation(Observer):
@@ -271,7 +267,7 @@ class Observation(Observer):
         self._rates = [(step.rates[i], step.step_sizes[i]) for i in layout.leaders]
         self._corrections = 1 - step.progress.beta1_power, 1 - step.progress.beta2_power
         self.taken = np.empty((4, layout.sampled), np.float32)
-        self._sums: list[tuple[int, slice, Sums, Sums]] = []
+        self._sums: list[tuple[int, slice, Sums]] = []
         self._bad: list[tuple[int, int, int]] = []
 
     def run(
@@ -286,32 +282,27 @@ class Observation(Observer):
         read = [(start, stop, (values, self)) for start, stop, values in spans]
         run(self._kernels(kernel), (*arrays, range(chunk.start, chunk.stop)), read)
 
-    def before(
-        self, kernel: Kernel, where: range, g: Float32
-    ) -> Callable[[Float32, Float32, Float32], None]:
-        """Read the gradient of a stretch of the arena; return what reads m, v and the update."""
-        which, rows, slots, places = self._layout.stretch(where.start, where.stop)
-        taken, squares = self.taken[:, slots], kernel.squares(g, rows)
+    def read(
+        self,
+        kernel: Kernel,
+        arrays: Sequence[Float32],
+        bound: Sequence[Any],
+        scratch: Any,
+        start: int,
+        stop: int,
+    ) -> None:
+        """Run a kernel from start to stop in the arena, and read before and after."""
+        which, rows, slots, places = self._layout.stretch(start, stop)
+        g, m, v = arrays
+        taken = self.taken[:, slots]
         taken[0] = g[places]
-        if not squares.finite:
-            self._search(0, where.start, g, rows)
-
-        def after(m: Float32, v: Float32, delta: Float32) -> None:
-            sums = kernel.sums(m, v, delta, self._layout.smallest, rows)
-            taken[1], taken[2], taken[3] = m[places], v[places], delta[places]
-            if not sums.finite:
-                for quantity, x in ((1, m), (2, v), (3, delta)):
-                    self._search(quantity, where.start, x, rows)
-            self._sums.append((where.start, which, squares, sums))  # append is atomic
-
-        return after
-
-    def _search(self, quantity: int, start: int, x: Float32, rows: Rows) -> None:
-        """Remember the first NaN or infinity in each row of a stretch."""
-        bad = np.flatnonzero(~np.isfinite(x))
-        row = np.searchsorted(rows.cuts, bad, "right")
-        for place in bad[np.unique(row, return_index=True)[1]].tolist():
-            self._bad.append((quantity, *self._layout.place(start + place)))
+        sums = kernel.summed(arrays, bound, scratch, self._layout.smallest, rows)
+        taken[1], taken[2], taken[3] = m[places], v[places], g[places]
+        self._sums.append((start, which, sums))  # append is atomic
+        if not sums.finite:
+            found = sums.nonfinite, *[rows.nonfinite(x) for x in (m, v, g)]
+            for quantity, at in enumerate(found):
+                self._bad += [(quantity, *self._layout.place(start + place)) for place in at]
 
     def close(self) -> None:
         """Keep what was read: the step has succeeded."""
@@ -324,8 +315,8 @@ class Observation(Observer):
         layout = self._layout
         totals = np.zeros((7, len(layout.rows)))
         # Threads come in any order, which the sums shall not depend on.
-        for _, which, squares, sums in sorted(self._sums, key=itemgetter(0)):
-            totals[:, which] += [*squares.by_row(), *sums.by_row()]
+        for _, which, sums in sorted(self._sums, key=itemgetter(0)):
+            totals[:, which] += [*sums.by_row()]
         norms = np.sqrt(np.add.reduceat(self._squares[layout.members], layout.firsts))
         series = np.empty((len(layout.rows), 7))
         series[:, :2] = self._rates
@@ -340,7 +331,7 @@ class Observation(Observer):
     @property
     def nbytes(self) -> int:
         """Bytes that it keeps until it is summed up."""
-        return self.taken.nbytes + sum(a.nbytes + b.nbytes for _, _, a, b in self._sums)
+        return self.taken.nbytes + sum(sums.nbytes for _, _, sums in self._sums)
 
     def first_bad(self) -> NonFinite | None:
         """Return the first NaN or infinity."""

@@ -1,6 +1,6 @@
 """Sums over what Adam has computed, row by row: what the norms of a `Probe` are made of.
 
-The ``numba`` engine has compiled versions of `squares` and `sums` (`adamoffload.fused`).
+This is the NumPy engine's way; the ``numba`` engine does it in its loop (`adamoffload.fused`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Rows", "Sums", "squares", "sums"]
+__all__ = ["Rows", "Sums", "summed"]
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
@@ -21,20 +21,33 @@ _SEGMENT = 512
 
 
 class Sums(NamedTuple):
-    """Sums of each row of a stretch of elements.
+    """What is summed up in a stretch of elements, for each of its rows.
 
     Attributes
     ----------
-    finite : bool
-        Whether none of them is NaN or infinite.
     by_row : callable
-        Adds up what is left to add up; returns them, each of shape (rows,).
+        Adds up what is left to add up; returns the sums of the squares of gradient, m, v and
+        update, and of v; how many of v are so small that epsilon limits them; how many are
+        infinite: each of shape (rows,).
+    finite : bool
+        Whether the sums are.
+    nonfinite : sequence of int
+        Where the first NaN or infinity of the gradient is, in each row that has one.
     nbytes : int
-        Bytes that are kept until then.
+        Bytes that are kept until `by_row` is called.
     """
 
-    finite: bool
     by_row: Callable[[], Iterable[Any]]
+    finite: bool
+    nonfinite: Sequence[int]
+    nbytes: int
+
+
+class _Totals(NamedTuple):
+    """Sums of each row; `by_row` adds up what is left to add up."""
+
+    by_row: Callable[[], Iterable[Any]]
+    finite: bool
     nbytes: int
 
 
@@ -79,13 +92,10 @@ class Rows:
         self._intact_runs = self._runs(self._intact * _SEGMENT)
         self._aside_runs = self._runs(self._aside)
 
-    def totals(self, squared: Sequence[Float32], plain: Sequence[Float32] = ()) -> Sums:
+    def totals(self, squared: Sequence[Float32], plain: Sequence[Float32] = ()) -> _Totals:
         """Sum up the squares of some arrays, and others that have no negative elements.
 
-        Returns
-        -------
-        Sums
-            Right to 5e-6; infinite where the true sum is, or NaN.
+        The sums are right to 5e-6; infinite where the true sum is, or NaN.
         """
         arrays, many = [*squared, *plain], len(squared)
         segments = np.empty((len(arrays), self._whole // _SEGMENT), np.float32)
@@ -102,12 +112,18 @@ class Rows:
         smallest, largest = segments.min(initial=1), segments.max(initial=0)
         if smallest > 1e-29 and largest < math.inf and math.isfinite(aside.sum()):
             kept = segments.nbytes + aside.nbytes
-            return Sums(True, lambda: self._by_row(segments, aside), kept)
+            return _Totals(lambda: self._by_row(segments, aside), True, kept)
         totals = self._by_row(segments, aside)
         for k, row in np.argwhere(~((totals > 1e-26) & (totals < math.inf))):
             x = arrays[k][self.cuts[row] : self.cuts[row + 1]].astype(np.float64)
             totals[k, row] = x @ x if k < many else x.sum()
-        return Sums(bool(np.isfinite(totals).all()), lambda: totals, totals.nbytes)
+        return _Totals(lambda: totals, bool(np.isfinite(totals).all()), totals.nbytes)
+
+    def nonfinite(self, x: Float32) -> list[int]:
+        """Return the place of the first NaN or infinity in each row that has one."""
+        bad = np.flatnonzero(~np.isfinite(x))
+        firsts = np.unique(np.searchsorted(self.cuts, bad, "right"), return_index=True)[1]
+        return [int(place) for place in bad[firsts]]
 
     def count_true(self, where: np.ndarray[Any, np.dtype[np.bool_]]) -> list[int]:
         """Return how many are true in each row."""
@@ -133,52 +149,50 @@ class Rows:
 
 
 @np.errstate(all="ignore")
-def squares(g: Float32, rows: Rows) -> Sums:
-    """Sum up what a probe wants to know before an update.
+def summed(
+    run: Callable[[], object],
+    g: Float32,
+    m: Float32,
+    v: Float32,
+    smallest: np.float32,
+    rows: Rows,
+) -> Sums:
+    """Run an update, and sum up before and after it what a probe wants to know.
 
     Parameters
     ----------
-    g : ndarray, shape (n,), float32
-        Gradient: of any size; NaN and infinities pass into the sums.
-    rows : Rows
-        What to sum up together.
-
-    Returns
-    -------
-    Sums
-        The sums of squares.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> g = np.array([3 * 2.0**100, 4 * 2.0**100, 2.0**-100], np.float32)
-    >>> finite, by_row, _ = squares(g, Rows([0, 2, 3]))
-    >>> finite, np.sqrt(by_row()) / [2.0**100, 2.0**-100]
-    (True, array([[5., 1.]]))
-    """
-    return rows.totals([g])
-
-
-@np.errstate(all="ignore")
-def sums(m: Float32, v: Float32, delta: Float32, smallest: np.float32, rows: Rows) -> Sums:
-    """Sum up what a probe wants to know after an update.
-
-    Parameters
-    ----------
-    m, v, delta : ndarray, shape (n,), float32
-        Moments and update.
+    run : callable
+        Replaces m and v by the next moments, and the gradient by the update.
+    g, m, v : ndarray, shape (n,), float32
+        Gradient and moments: of any size; NaN and infinities pass into the sums.
     smallest : float32
         What v is compared with.
     rows : Rows
         What to sum up together.
 
-    Returns
-    -------
-    Sums
-        Those of the squares of m, v and delta, and of v; how many of v are below `smallest`; how
-        many are infinite.
+    Examples
+    --------
+    >>> import numpy as np
+    >>> g, m, v = np.array([[3, 4, 12], [1, 1, 2], [0, 1, 4]], np.float32)
+    >>> by_row, finite, nonfinite, _ = summed(lambda: None, g, m, v, np.float32(1), Rows([0, 2, 3]))
+    >>> np.array([*by_row()]).astype(int)
+    array([[ 25, 144],
+           [  2,   4],
+           [  1,  16],
+           [ 25, 144],
+           [  1,   4],
+           [  1,   0],
+           [  0,   0]])
     """
-    finite, by_row, kept = rows.totals([m, v, delta], [v])
+    before = rows.totals([g])
+    nonfinite = [] if before.finite else rows.nonfinite(g)
+    run()
+    after = rows.totals([m, v, g], [v])
     small = rows.count_true(v < smallest)
-    infinite = [0] * rows.count if finite else rows.count_true(v == np.inf)
-    return Sums(finite, lambda: [*by_row(), small, infinite], kept + 16 * rows.count)
+    infinite = [0] * rows.count if after.finite else rows.count_true(v == np.inf)
+    return Sums(
+        lambda: [*before.by_row(), *after.by_row(), small, infinite],
+        before.finite and after.finite,
+        nonfinite,
+        before.nbytes + after.nbytes + 16 * rows.count,
+    )

@@ -19,6 +19,7 @@ import adamoffload as ao
 from adamoffload.adam import adam
 from adamoffload.blocks import NumpyKernel, Team
 from adamoffload.program import trace
+from adamoffload.sums import Rows
 
 pytest.importorskip("numba", reason="needs the extra 'fast'")
 from adamoffload.fused import NumbaKernel, source
@@ -57,6 +58,17 @@ def assert_same_bits(rows: list[Float32], variant: tuple[bool, bool], scalars: A
 def test_random_bit_patterns_give_the_same_bits(variant: tuple[bool, bool]) -> None:
     bits = np.random.default_rng(1).integers(0, 2**32, (3, 300_001), dtype=np.uint32)
     assert_same_bits(list(bits.view(np.float32)), variant, SCALARS)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_summing_up_changes_no_bit(variant: tuple[bool, bool]) -> None:
+    bits = np.random.default_rng(2).integers(0, 2**32, (3, 50_001), dtype=np.uint32)
+    plain, summed = (list(bits.view(np.float32).copy()) for _ in range(2))
+    kernel, values = KERNELS[variant], PROGRAMS[variant].bind(SCALARS)
+    kernel(plain, values, None)
+    kernel.summed(summed, values, None, np.float32(1e-16), Rows([0, 3, 20_000, 50_001]))
+    for left, right in zip(plain, summed, strict=True):
+        np.testing.assert_array_equal(left.view(np.uint32), right.view(np.uint32))
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)
@@ -130,6 +142,7 @@ import numpy as np
 from adamoffload.adam import adam
 from adamoffload.fused import NumbaKernel
 from adamoffload.program import trace
+from adamoffload.sums import Rows
 kernel = NumbaKernel(trace(adam, ["g", "m", "v"], ["lr_t", "beta1", "beta2", "eps"]))
 print(sum(kernel._loop.stats.cache_hits.values()), sum(kernel._loop.stats.cache_misses.values()))
 """

@@ -445,12 +445,6 @@ class AbstractAdam(ABC):
     def _scaled(self, decay: np.float32) -> np.float32:
         return float32(self._owner, "weight_decay * loss_scale", float(decay) * self._loss_scale)
 
-    def _check_observer(self, name: str, value: object, kind: type) -> None:
-        if value is not None and not isinstance(value, kind):
-            raise TypeError(
-                f"{self._owner}: {name} must be a {kind.__name__}, got {describe(value)}"
-            )
-
     @property
     def _owner(self) -> str:
         """The optimizer's name, for messages."""

@@ -21,6 +21,7 @@ __all__ = [
     "float32",
     "floating",
     "floating_type",
+    "instance",
     "integer",
     "number",
     "positive_integer",
@@ -236,6 +237,20 @@ def table(owner: str, name: str, value: object) -> np.ndarray[Any, np.dtype[np.f
             entry = entry[()]
         numbers[i] = number(owner, f"{name}[{i}]", entry, at_least=0)
     return numbers
+
+
+def instance(owner: str, name: str, value: object, kind: type) -> None:
+    """Check that a value is of one of our own types.
+
+    Examples
+    --------
+    >>> instance("timeline", "ledger", "run 1", int)
+    Traceback (most recent call last):
+    TypeError: timeline: ledger must be an int, got 'run 1' (str)
+    """
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0].lower() in "aeiou" else "a"
+        raise TypeError(f"{owner}: {name} must be {article} {kind.__name__}, got {describe(value)}")
 
 
 def describe(value: object) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from adamoffload.abstract import AbstractAdam, Step
 from adamoffload.adam import adam
 from adamoffload.arena import Arena, Chunk, plan_chunks
-from adamoffload.arguments import positive_integer
+from adamoffload.arguments import instance, positive_integer
 from adamoffload.blocks import Team, kernel_type
 from adamoffload.integrity import Loss
 from adamoffload.ledger import NO_LEDGER, Holding, Ledger
@@ -187,8 +187,10 @@ class AdamOffload(AbstractAdam):
             loss_scale,
             on_nonfinite,
         )
-        self._check_observer("ledger", ledger, Ledger)
-        self._check_observer("probe", probe, Probe)
+        if ledger is not None:
+            instance(self._owner, "ledger", ledger, Ledger)
+        if probe is not None:
+            instance(self._owner, "probe", probe, Probe)
         chunk_size = max(1, positive_integer(self._owner, "chunk_bytes", chunk_bytes) // 4)
         self._team = Team(threads)
         kernel = kernel_type(self._owner, engine)

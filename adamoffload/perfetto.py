@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from adamoffload.arguments import instance
 from adamoffload.files import replacing
 from adamoffload.ledger import Event, Hop, Ledger
 
@@ -118,8 +119,7 @@ def write_trace(path: str | os.PathLike[str], ledger: Ledger) -> Path:
     >>> slices[1]["args"]["bytes"]
     4000
     """
-    if not isinstance(ledger, Ledger):
-        raise TypeError(f"write_trace: ledger must be a Ledger, got {type(ledger).__name__}")
+    instance("write_trace", "ledger", ledger, Ledger)
     events = ledger.events
     if not events:
         raise ValueError(

@@ -17,6 +17,7 @@ import numpy as np
 
 from adamoffload.abstract import AbstractAdam, Step
 from adamoffload.adam import adam
+from adamoffload.arguments import instance
 from adamoffload.backend import Array, Backend, DeviceMemoryError
 from adamoffload.integrity import Issued, Loss
 from adamoffload.ledger import NO_LEDGER, Holding, Ledger
@@ -135,7 +136,8 @@ class Adam(AbstractAdam):
             loss_scale,
             on_nonfinite,
         )
-        self._check_observer("ledger", ledger, Ledger)
+        if ledger is not None:
+            instance(self._owner, "ledger", ledger, Ledger)
         moment1, moment2 = {}, {}
         for p in self.parameters:
             moment1[p.name] = _zeros(p.data, f"moment1 of {p.name}")

@@ -356,7 +356,7 @@ def test_a_time_that_is_none_is_an_error(tmp_path: Path, bad: float) -> None:
 
 
 def test_something_else_than_a_ledger_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="ledger must be a Ledger, got list"):
+    with pytest.raises(TypeError, match=r"ledger must be a Ledger, got \[\] \(list\)"):
         ao.write_trace(tmp_path / "trace.json", [])  # type: ignore[arg-type]
 
 

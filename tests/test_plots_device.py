@@ -84,6 +84,8 @@ def test_no_bytes_at_all_is_a_picture_too() -> None:
 
 
 def test_bars_that_cannot_be_drawn_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"bars must be a mapping .*got .*OffloadMemory"):
+        ao.plots.memory(ao.OffloadMemory(1, 1, 1, 1))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="there is nothing to draw"):
         ao.plots.memory({})
     with pytest.raises(ValueError, match=r"kind 'ring' of bar 'x' is unknown; kinds are param"):

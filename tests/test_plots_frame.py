@@ -83,3 +83,23 @@ def test_a_long_note_is_wrapped() -> None:
     _, ax = plt.subplots(figsize=(4, 3))
     frame(ax, "Title", notes=["word " * 40], entries=[(Line2D([], []), "line")])
     assert ax.texts[0].get_text().count("\n") >= 3
+
+
+@pytest.mark.parametrize(
+    "name", ["moments", "step_sizes", "transfers", "timeline", "memory_over_time", "dashboard"]
+)
+def test_a_ledger_for_a_probe_is_named(name: str) -> None:
+    ledger, probe = ao.Ledger(), ao.Probe()
+    draw = getattr(ao.plots, name)
+    wrong: dict[str, list[Any]] = {
+        "moments": [ledger],
+        "step_sizes": [ledger],
+        "dashboard": [probe, ledger],
+    }
+    with pytest.raises(TypeError, match=rf"^{name}: (probe|ledger) must be a (Probe|Ledger), got "):
+        draw(*wrong.get(name, [probe]))
+
+
+def test_what_is_no_trajectory_is_named() -> None:
+    with pytest.raises(TypeError, match="each of trajectories must be a Trajectory, got 3"):
+        ao.plots.trajectory([3])  # type: ignore[list-item]

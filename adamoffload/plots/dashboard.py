@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
+from adamoffload.arguments import instance
 from adamoffload.ledger import Ledger
 from adamoffload.plots.device import memory_over_time
 from adamoffload.plots.lanes import timeline
@@ -61,6 +62,8 @@ def dashboard(ledger: Ledger, probe: Probe, *, step: int | None = None, device: 
     >>> figure.get_suptitle()
     '1,000 parameters, 1 step, on sim, PCIe 4.0 x16'
     """
+    instance("dashboard", "ledger", ledger, Ledger)
+    instance("dashboard", "probe", probe, Probe)
     size, steps = sum(probe.sizes.values()), len(ledger.steps)
     shown = step_timeline(ledger, step).step  # what is missing is said before a figure is made
     if not len(probe.steps):

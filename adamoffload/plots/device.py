@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from adamoffload.arguments import choice, number
+from adamoffload.arguments import choice, describe, instance, number
 from adamoffload.ledger import Ledger
 from adamoffload.optimizer import OffloadMemory
 from adamoffload.plots.frame import frame, points, shown_name
@@ -63,6 +63,11 @@ def memory(bars: Mapping[str, Use], limit: int | None = None, *, ax: Axes | None
     >>> [round(bar.get_height()) for bar in ax.containers[0]]
     [4096, 4096]
     """
+    if not isinstance(bars, Mapping):
+        raise TypeError(
+            f"memory: bars must be a mapping from label to memory, such as "
+            f"{{'AdamOffload': optimizer.memory()}}, got {describe(bars)}"
+        )
     if not bars:
         raise ValueError("memory: there is nothing to draw; pass at least one bar, by its label")
     top = 0.0 if limit is None else number("memory", "limit", limit, at_least=0)
@@ -241,6 +246,7 @@ def memory_over_time(ledger: Ledger, place: str = "device", *, ax: Axes | None =
     >>> ao.plots.memory_over_time(ledger).get_title("left")
     'Memory of the device'
     """
+    instance("memory_over_time", "ledger", ledger, Ledger)
     rows = ledger.memory()
     choice("memory_over_time", "place", place, _PLACES)
     rows = rows[rows["place"] == place]

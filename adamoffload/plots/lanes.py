@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from adamoffload.arguments import instance
 from adamoffload.ledger import Ledger
 from adamoffload.plots.frame import frame, points, text_points
 from adamoffload.plots.style import COLORS, SECONDS, STYLE, ink, lay_out, rounded, styled
@@ -63,6 +64,7 @@ def timeline(ledger: Ledger, step: int | None = None, *, ax: Axes | None = None)
     >>> ao.plots.timeline(ledger).get_title("left")
     'Step 1: 121 µs, host is the bottleneck'
     """
+    instance("timeline", "ledger", ledger, Ledger)
     shown = step_timeline(ledger, step)
     with styled(ax, (10.0, 4.6)) as ax:
         _draw_axes(ax, shown)

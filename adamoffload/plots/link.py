@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from matplotlib.ticker import EngFormatter
 
-from adamoffload.arguments import choice, positive_integer
+from adamoffload.arguments import choice, instance, positive_integer
 from adamoffload.ledger import Hop, Ledger
 from adamoffload.plots.frame import frame, step_axis
 from adamoffload.plots.style import BYTES, COLORS, rounded, styled
@@ -77,6 +77,7 @@ def transfers(
     >>> [(line.get_label(), line.get_ydata().tolist()) for line in ax.lines]
     [('d2h', [4000, 8000]), ('h2d', [4000, 8000]), ('expected', [4000, 8000])]
     """
+    instance("transfers", "ledger", ledger, Ledger)
     choice("transfers", "show", show, _SHOWN)
     if parameters is not None:
         parameters = positive_integer("transfers", "parameters", parameters)

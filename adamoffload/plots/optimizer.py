@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from matplotlib.ticker import StrMethodFormatter
 
-from adamoffload.arguments import choice
+from adamoffload.arguments import choice, instance
 from adamoffload.plots.frame import frame, gaps, log_axis, shown_name, step_axis
 from adamoffload.plots.style import COLORS, LINES, MARKERS, styled
 from adamoffload.probes import LEVELS, Probe
@@ -68,6 +68,7 @@ def moments(
     >>> [(line.get_label(), line.get_ydata().round(3)) for line in ax.lines]
     [('m', array([0.2])), ('√v', array([0.063]))]
     """
+    instance("moments", "probe", probe, Probe)
     chosen, notes = _chosen("moments", probe, names)
     with styled(ax) as ax:
         draw = _moments_of_one if len(chosen) == 1 else _moments_of_several
@@ -163,6 +164,7 @@ def step_sizes(
     >>> [(line.get_label(), line.get_ydata().round(3)) for line in ax.lines[:2]]
     [('w', array([0.5])), ('learning rate', array([0.5]))]
     """
+    instance("step_sizes", "probe", probe, Probe)
     choice("step_sizes", "show", show, _SHOWN)
     chosen, notes = _chosen("step_sizes", probe, names)
     with styled(ax) as ax:

@@ -12,15 +12,15 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 
+from adamoffload.arguments import instance
 from adamoffload.descent import OPTIMIZERS
+from adamoffload.playground import Trajectory
 from adamoffload.plots.frame import frame
 from adamoffload.plots.style import LINES, MARKERS, styled
 from adamoffload.surfaces import Surface
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from adamoffload.playground import Trajectory
 
 __all__ = [
     "common",
@@ -257,7 +257,9 @@ def _window(surface: Surface, start: np.ndarray[Any, Any]) -> tuple[float, float
 
 
 def common(trajectories: Sequence[Trajectory]) -> Surface:
-    """Return the surface of all trajectories, or raise `ValueError`."""
+    """Return the surface of all trajectories, or raise `ValueError` or `TypeError`."""
+    for one in trajectories or ():
+        instance("trajectory", "each of trajectories", one, Trajectory)
     if not trajectories:
         raise ValueError("trajectory: expected at least one trajectory; see playground.run")
     surfaces = {one.surface.name: one.surface for one in trajectories}

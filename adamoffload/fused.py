@@ -102,8 +102,7 @@ class NumbaKernel:
         array, scalar = numba.float32[::1], numba.float32
         types = [array] * 3 + [scalar] * (len(self._arguments) + 1)
         cuts, totals = numba.int64[::1], numba.float64[:, ::1]
-        text = summing_source(self.program, len(self._arguments))
-        return _compiled(text, numba.void(*types, cuts, totals, cuts))
+        return _compiled(summing_source(self.program), numba.void(*types, cuts, totals, cuts))
 
 
 def source(program: Program) -> str:
@@ -190,7 +189,7 @@ def several(m, v, delta, smallest):
         small += np.int32(v[i] < smallest)
     return mm, vv, dd, once, small
 
-def loop(g, m, v, {scalars}smallest, cuts, totals, nonfinite):
+def loop({arguments}, smallest, cuts, totals, nonfinite):
     for row in range(cuts.size - 1):
         gg = mm = vv = dd = once = 0.0
         small = infinite = 0
@@ -206,7 +205,7 @@ def loop(g, m, v, {scalars}smallest, cuts, totals, nonfinite):
                     gg += np.float64(a[i]) ** 2
                     if nonfinite[row] < 0 and not np.isfinite(a[i]):
                         nonfinite[row] = start + i
-            update(a, b, c{more})
+            update({call})
             parts = several(b, c, a, smallest)
             small += parts[4]
             if 1e-27 < min(parts[:4]) and max(parts[:4]) < np.inf:
@@ -225,20 +224,23 @@ def loop(g, m, v, {scalars}smallest, cuts, totals, nonfinite):
         totals[4, row], totals[5, row], totals[6, row] = once, small, infinite"""
 
 
-def summing_source(program: Program, scalars: int) -> str:
+def summing_source(program: Program) -> str:
     """Return a loop that sums up while it runs the program, as Python source.
 
     The program's own loop stays as it is, to the bit. In the sums the order of addition does not
     matter, so that the compiler may choose it; float32 is twice as fast as float64 and does for
     4096 elements, unless it overflows or underflows.
     """
-    names = "".join(f"s{i}, " for i in range(scalars))
-    update = source(program).partition("\n\n")[2].replace("def loop", "def update")
-    return _SUMMING.format(update=update, scalars=names, more=f", {names}".rstrip(", "))
+    scalars = [f"s{i}" for i in _arguments(program)]
+    return _SUMMING.format(
+        update=source(program).partition("\n\n")[2].replace("def loop", "def update"),
+        arguments=", ".join(["g", "m", "v", *scalars]),
+        call=", ".join(["a", "b", "c", *scalars]),
+    )
 
 
-def _compiled(text: str, signature: Any, **options: Any) -> Callable[..., Any]:
-    options |= {"nogil": True, "error_model": "numpy", "boundscheck": False}
+def _compiled(text: str, signature: Any) -> Callable[..., Any]:
+    options: Any = {"nogil": True, "error_model": "numpy", "boundscheck": False}
     try:
         function, cached = _from_cache_folder(text), True
     except OSError:  # a home that cannot be written to: compile in every process

@@ -27,7 +27,6 @@ from adamoffload.blocks import available_cores
 from adamoffload.files import reading, replacing
 from adamoffload.header import KINDS, parsed, text_of
 from adamoffload.layout import Item
-from adamoffload.names import check_names
 
 __all__ = ["CheckpointError", "load", "read", "save"]
 
@@ -222,9 +221,6 @@ class Found:
     items: list[Item]
 
 
-_IN_THE_FILE = {"parameter": "the file's value"}  # for messages
-
-
 def read(reader: Reader, optimizer: AbstractAdam) -> Found:
     """Check every byte of a checkpoint, and that its arrays are those of an optimizer.
 
@@ -240,8 +236,8 @@ def read(reader: Reader, optimizer: AbstractAdam) -> Found:
     counters, items = parsed(text)
     for kind in KINDS:
         shapes = {item.name: item.shape for item in items if item.kind == kind}
-        check_names("load", "the file", shapes, [p.name for p in optimizer.parameters])
-        state.check_shapes("load", _IN_THE_FILE.get(kind, kind), shapes, optimizer)
+        what = "the file's value" if kind == "parameter" else kind
+        state.check_shapes("load", what, shapes, optimizer, holder="the file")
     reader.check(text, items)
 
     def check(item: Item) -> None:

@@ -150,10 +150,17 @@ def read_counters(owner: str, state: Any) -> Counters:
 
 
 def check_shapes(
-    owner: str, what: str, found: Mapping[str, tuple[int, ...]], optimizer: AbstractAdam
+    owner: str,
+    what: str,
+    found: Mapping[str, tuple[int, ...]],
+    optimizer: AbstractAdam,
+    holder: str = "",
 ) -> None:
-    """Refuse arrays that are not those of the optimizer's parameters, by names and shapes."""
-    check_names(owner, what, found, [p.name for p in optimizer.parameters])
+    """Refuse arrays that are not those of the optimizer's parameters, by names and shapes.
+
+    What lacks a name, or has one too many, is the holder, if it is given.
+    """
+    check_names(owner, holder or what, found, [p.name for p in optimizer.parameters])
     for p in optimizer.parameters:
         if found[p.name] != p.shape:
             raise ValueError(

@@ -239,8 +239,8 @@ def table(owner: str, name: str, value: object) -> np.ndarray[Any, np.dtype[np.f
     return numbers
 
 
-def instance(owner: str, name: str, value: object, kind: type) -> None:
-    """Check that a value is of one of our own types.
+def instance(owner: str, name: str, value: object, kind: type, wanted: str = "") -> None:
+    """Check that a value is of a type, which the message calls `wanted`, or by its name.
 
     Examples
     --------
@@ -250,7 +250,8 @@ def instance(owner: str, name: str, value: object, kind: type) -> None:
     """
     if not isinstance(value, kind):
         article = "an" if kind.__name__[0].lower() in "aeiou" else "a"
-        raise TypeError(f"{owner}: {name} must be {article} {kind.__name__}, got {describe(value)}")
+        wanted = wanted or f"{article} {kind.__name__}"
+        raise TypeError(f"{owner}: {name} must be {wanted}, got {describe(value)}")
 
 
 def describe(value: object) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from types import TracebackType
 from typing import TextIO, TypeVar
 
-from adamoffload.arguments import describe, integer
+from adamoffload.arguments import instance, integer
 from adamoffload.backend import Backend
 from adamoffload.probes import Probe
 
@@ -80,10 +80,10 @@ class Live:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._total = None if total is None else integer("Live", "total", total, at_least=0)
-        if device is not None and not isinstance(device, Backend):
-            raise TypeError(f"Live: device must be a Backend, got {describe(device)}")
-        if probe is not None and not isinstance(probe, Probe):
-            raise TypeError(f"Live: probe must be a Probe, got {describe(probe)}")
+        if device is not None:
+            instance("Live", "device", device, Backend)
+        if probe is not None:
+            instance("Live", "probe", probe, Probe)
         self._device, self._probe = device, probe
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock

@@ -15,7 +15,7 @@ from typing import Any
 
 from adamoffload import summary
 from adamoffload.abstract import AbstractAdam
-from adamoffload.arguments import describe
+from adamoffload.arguments import instance
 from adamoffload.files import replacing
 from adamoffload.findings import findings, typical_step
 from adamoffload.ledger import NO_LEDGER, Ledger
@@ -81,14 +81,14 @@ def report(
     >>> "4,000 bytes crossed the link each way, exactly as predicted" in path.read_text("utf-8")
     True
     """
-    for name, value, kind, expected in (
-        ("ledger", ledger, Ledger, "a Ledger"),
-        ("probe", probe, Probe, "a Probe"),
+    for name, value, kind, wanted in (
+        ("ledger", ledger, Ledger, ""),
+        ("probe", probe, Probe, ""),
         ("optimizer", optimizer, AbstractAdam, "an optimizer of adamoffload"),
-        ("title", title, str, "a str"),
+        ("title", title, str, ""),
     ):
-        if value is not None and not isinstance(value, kind):
-            raise TypeError(f"report: {name} must be {expected}, got {describe(value)}")
+        if value is not None:
+            instance("report", name, value, kind, wanted)
     if ledger is None and probe is None:
         raise ValueError("report: pass a ledger, a probe, or both: there is nothing to show")
     for name, recorded in (("ledger", ledger), ("probe", probe)):

@@ -1,14 +1,14 @@
 """adamoffload: optimizer offload that one can run, measure and see.
 
 Adam's moments and arithmetic live on the host; the device keeps parameters and gradients and adds
-the update. Start reading at `adamoffload.adam` and `adamoffload.backend`.
+the update. Start reading at `adamoffload.rules.adam` and `adamoffload.device.backend`.
 """
 
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from adamoffload.backend import (
+from adamoffload.device.backend import (
     Backend,
     DeviceMemoryError,
     Memory,
@@ -16,11 +16,11 @@ from adamoffload.backend import (
     Ticket,
     Traffic,
 )
-from adamoffload.ledger import HOPS, Event, Ledger
-from adamoffload.optimizer import AdamOffload, OffloadMemory
-from adamoffload.parameter import Parameter
-from adamoffload.probes import NonFinite, Probe
-from adamoffload.registry import BackendInfo, available_backends, get_backend
+from adamoffload.device.parameter import Parameter
+from adamoffload.device.registry import BackendInfo, available_backends, get_backend
+from adamoffload.observe.ledger import HOPS, Event, Ledger
+from adamoffload.observe.probes import NonFinite, Probe
+from adamoffload.offload.optimizer import AdamOffload, OffloadMemory
 from adamoffload.schedules import (
     CosineDecayLR,
     ExponentialDecayLR,
@@ -39,15 +39,16 @@ from adamoffload.schedules import (
 )
 
 if TYPE_CHECKING:
-    from adamoffload import playground, plots, surfaces
-    from adamoffload.autodiff import stop_gradient, value_and_grad
-    from adamoffload.checkpoint import CheckpointError, load, save
-    from adamoffload.data import batches, load_digits
-    from adamoffload.functions import gelu, layer_norm, softmax, softmax_cross_entropy
-    from adamoffload.live import Live, progress
-    from adamoffload.page import report
-    from adamoffload.perfetto import write_trace
-    from adamoffload.resident import Adam, ResidentMemory
+    from adamoffload import playground, plots
+    from adamoffload.autodiff.data import batches, load_digits
+    from adamoffload.autodiff.functions import gelu, layer_norm, softmax, softmax_cross_entropy
+    from adamoffload.autodiff.tape import stop_gradient, value_and_grad
+    from adamoffload.checkpoint.files import CheckpointError, load, save
+    from adamoffload.observe.live import Live, progress
+    from adamoffload.observe.trace import write_trace
+    from adamoffload.offload.resident import Adam, ResidentMemory
+    from adamoffload.playground import surfaces
+    from adamoffload.reports.page import report
 
 __all__ = [
     "HOPS",
@@ -104,27 +105,30 @@ __all__ = [
 ]
 
 _ON_FIRST_USE = {
-    "playground": ["playground"],
-    "plots": ["plots"],
-    "surfaces": ["surfaces"],
-    "testing": ["testing"],
-    "autodiff": ["stop_gradient", "value_and_grad"],
-    "checkpoint": ["CheckpointError", "load", "save"],
-    "data": ["batches", "load_digits"],
-    "functions": ["gelu", "layer_norm", "softmax", "softmax_cross_entropy"],
-    "page": ["report"],
-    "perfetto": ["write_trace"],
-    "live": ["Live", "progress"],
-    "resident": ["Adam", "ResidentMemory"],
+    "adamoffload.autodiff.data": ["batches", "load_digits"],
+    "adamoffload.autodiff.functions": ["gelu", "layer_norm", "softmax", "softmax_cross_entropy"],
+    "adamoffload.autodiff.tape": ["stop_gradient", "value_and_grad"],
+    "adamoffload.checkpoint.files": ["CheckpointError", "load", "save"],
+    "adamoffload.observe.live": ["Live", "progress"],
+    "adamoffload.observe.trace": ["write_trace"],
+    "adamoffload.offload.resident": ["Adam", "ResidentMemory"],
+    "adamoffload.reports.page": ["report"],
+}
+_MODULES_ON_FIRST_USE = {
+    "playground": "adamoffload.playground",
+    "plots": "adamoffload.plots",
+    "surfaces": "adamoffload.playground.surfaces",
+    "testing": "adamoffload.testing",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use what ``import adamoffload`` need not wait for (PEP 562)."""
+    if name in _MODULES_ON_FIRST_USE:
+        return import_module(_MODULES_ON_FIRST_USE[name])
     for module, names in _ON_FIRST_USE.items():
         if name in names:
-            loaded = import_module(f"adamoffload.{module}")
-            return loaded if name == module else getattr(loaded, name)
+            return getattr(import_module(module), name)
     # With these two, Python adds what was meant: "Did you mean: 'AdamOffload'?"
     raise AttributeError(
         f"module 'adamoffload' has no attribute {name!r}", name=name, obj=sys.modules[__name__]

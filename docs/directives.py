@@ -8,10 +8,10 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
 
-from adamoffload.adam import adam
-from adamoffload.fused import source
+from adamoffload.engine.fused import source
+from adamoffload.engine.program import trace
 from adamoffload.labs.grading import NUMBERS, lab
-from adamoffload.program import trace
+from adamoffload.rules.adam import adam
 
 ROOT = Path(__file__).resolve().parents[1]
 

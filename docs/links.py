@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import builtins
 import zlib
+from inspect import ismodule
 from pathlib import Path
 
 from docutils import nodes
@@ -34,7 +35,8 @@ class Name(SphinxRole):
         assert role is not None
         target = name
         if name in adamoffload.__all__:
-            target = f"{name} <adamoffload.{name}>"
+            what = getattr(adamoffload, name)
+            target = f"{name} <{what.__name__ if ismodule(what) else f'adamoffload.{name}'}>"
         elif names_something(name):
             target = f"{tilde}.{name}"  # the dot: in any module
         rest = (self.lineno, self.inliner, self.options, self.content)

@@ -27,7 +27,8 @@ def public_names() -> Iterator[tuple[str, object]]:
     packages = ["adamoffload", *(found.name for found in inner if found.ispkg)]
     for module in map(import_module, packages):
         for name in getattr(module, "__all__", ()):
-            yield f"{module.__name__}.{name}", getattr(module, name)
+            what = getattr(module, name)
+            yield what.__name__ if inspect.ismodule(what) else f"{module.__name__}.{name}", what
     for point in distribution("adamoffload").entry_points.select(group=GROUP):
         yield f"{point.module}.{point.attr}", point.load()
 

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 import adamoffload as ao
-from adamoffload import checkpoint, state
-from adamoffload.archive import Reader
-from adamoffload.layout import Item, layout
+from adamoffload.checkpoint import files as checkpoint
+from adamoffload.checkpoint.archive import Reader
+from adamoffload.checkpoint.layout import Item, layout
+from adamoffload.offload import state
 
 HEADER = "checkpoint.json"
 ORACLE = Path(__file__).parent / "oracle"

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 import adamoffload as ao
-from adamoffload.backend import Done, Ticket
+from adamoffload.device.backend import Done, Ticket
 
 from lazy_backend import LazyBackend
 
@@ -323,7 +323,7 @@ class Interrupt:
             sys.settrace(previous)
 
     def trace(self, frame: FrameType, event: str, _: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(PACKAGE) or "/device_array" in (
+        if not frame.f_code.co_filename.startswith(PACKAGE) or "/device/array" in (
             frame.f_code.co_filename
         ):
             return None

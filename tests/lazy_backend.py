@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from adamoffload.backend import Backend, Done, HostArray, Memory, ResidencyError, Ticket
-from adamoffload.device_array import DeviceArray, MemoryPool, address, storage
+from adamoffload.device.array import DeviceArray, MemoryPool, address, storage
+from adamoffload.device.backend import Backend, Done, HostArray, Memory, ResidencyError, Ticket
 
 DONE = Done(0.0, 0.0)
 

@@ -10,11 +10,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NoReturn
 
-from adamoffload.backend import Done
-from adamoffload.ledger import HOPS, Ledger
-from adamoffload.markup import Section, page
-from adamoffload.perfetto import write_trace
-from adamoffload.summary import Table
+from adamoffload.device.backend import Done
+from adamoffload.observe.ledger import HOPS, Ledger
+from adamoffload.observe.trace import write_trace
+from adamoffload.reports.markup import Section, page
+from adamoffload.reports.summary import Table
 
 ALLOWED = {"html", "head", "meta", "title", "style", "body", "header", "h1", "p", "nav", "ul"}
 ALLOWED |= {"li", "a", "main", "section", "h2", "div", "table", "caption", "small", "thead"}

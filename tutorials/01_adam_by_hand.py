@@ -221,5 +221,5 @@ print("all 60 steps equal, bit by bit:", np.array_equal(np.array(path), adam(60)
 #   what would it cost where gradients are noisy?
 # - Make ``eps`` as large as 1, also in ``AdamOffload``. What becomes of the two equal curves, and
 #   which method does Adam turn into when ``eps`` is much larger than :math:`\sqrt{v}`?
-# - The rule in the library stands in one place, :mod:`adamoffload.adam`. Compare it with
+# - The rule in the library stands in one place, :mod:`adamoffload.rules.adam`. Compare it with
 #   ``adam_step``, line by line.

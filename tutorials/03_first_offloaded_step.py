@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.adam import adam, step_size
+from adamoffload.rules.adam import adam, step_size
 
 plt.rcParams.update(ao.plots.STYLE)
 
@@ -45,9 +45,9 @@ g = device.asarray(np.array([0.1, -20.0, 3.0], np.float32))
 # %%
 # By hand: four hops
 # ------------------
-# The moments are on the host and begin at zero. `adamoffload.adam.adam` is the ``adam_step`` of the
-# first page; it returns the update and does not know the parameters. We call the way to the host
-# *down* (d2h, device to host), and the way back *up* (h2d).
+# The moments are on the host and begin at zero. `adamoffload.rules.adam.adam` is the ``adam_step``
+# of the first page; it returns the update and does not know the parameters. We call the way to the
+# host *down* (d2h, device to host), and the way back *up* (h2d).
 #
 # **Predict.** The learning rate is 0.1. What are the three parameters after the step?
 

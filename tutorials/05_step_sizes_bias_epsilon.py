@@ -21,8 +21,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.data import batches, load_digits
-from adamoffload.probes import LEVELS
+from adamoffload.autodiff.data import batches, load_digits
+from adamoffload.observe.probes import LEVELS
 
 plt.rcParams.update(ao.plots.STYLE)
 

@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.data import batches, load_digits
+from adamoffload.autodiff.data import batches, load_digits
 
 plt.rcParams.update(ao.plots.STYLE)
 

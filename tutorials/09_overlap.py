@@ -100,7 +100,7 @@ print(f"in one piece: {step_s(whole) * 1e3:.4f} ms")
 # four? Which lanes can work at the same time, if there are only two chunks on their way? For once
 # we reach into the machinery, and change a constant that is not meant to be changed.
 
-from adamoffload import pipeline
+from adamoffload.offload import pipeline
 
 for slots in (1, 2, 3, 4):
     pipeline.RING = slots

@@ -13,8 +13,8 @@ is limited by memory and not by arithmetic, and estimate its time from a formula
 # %%
 # As it stands
 # ------------
-# The rule is ordinary NumPy, in `adamoffload.adam.adam`. Each operation reads its operands and
-# writes a new array.
+# The rule is ordinary NumPy, in `adamoffload.rules.adam.adam`. Each operation reads its operands
+# and writes a new array.
 
 import inspect
 import time
@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.adam import adam, step_size
+from adamoffload.rules.adam import adam, step_size
 
 plt.rcParams.update(ao.plots.STYLE)
 

@@ -20,7 +20,7 @@ and have a backend of your own that keeps it.
 #
 # Our device has a peculiarity: a slow link, and a clock of its own that moves only while something
 # is copied. Arrays that live apart from the host's and refuse to mix come from
-# `adamoffload.device_array`: a ``DeviceArray`` is NumPy memory in a ``MemoryPool`` that counts it,
+# `adamoffload.device.array`: a ``DeviceArray`` is NumPy memory in a ``MemoryPool`` that counts it,
 # ``storage`` is the NumPy array within, and ``address`` says where it begins. A copy returns a
 # *ticket*, which says when it began and when it is done; ``after`` holds the tickets of what must
 # be done before it.
@@ -29,8 +29,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.backend import Done
-from adamoffload.device_array import DeviceArray, MemoryPool, address, storage
+from adamoffload.device.array import DeviceArray, MemoryPool, address, storage
+from adamoffload.device.backend import Done
 
 plt.rcParams.update(ao.plots.STYLE)
 
@@ -78,8 +78,8 @@ class SlowLink(ao.Backend):
 
 # %%
 # That is all. The copy is finished when the method returns, so its ticket is a
-# `adamoffload.backend.Done`; a device that copies in the background would return a ticket to wait
-# for.
+# `adamoffload.device.backend.Done`; a device that copies in the background would return a ticket to
+# wait for.
 #
 # Train on it
 # -----------

@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.timeline import LANES, step_timeline
+from adamoffload.observe.timeline import LANES, step_timeline
 from adamoffload_sim import Link
 
 plt.rcParams.update(ao.plots.STYLE)

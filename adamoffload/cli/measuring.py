@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adamoffload.cli.text import positive, sizes
-from adamoffload.registry import available_backends
+from adamoffload.device.registry import available_backends
 
 __all__ = ["add"]
 
@@ -48,9 +48,9 @@ def add(commands: Any) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    from adamoffload import bench
+    from adamoffload.cli.bench import run
 
-    return bench.run(arguments.sizes, arguments.rounds, arguments.output)
+    return run(arguments.sizes, arguments.rounds, arguments.output)
 
 
 def _backends(_: argparse.Namespace) -> int:

@@ -104,7 +104,7 @@ def add(commands: Any) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from adamoffload import demo  # here, since it draws: `import adamoffload` stays light
+    import adamoffload.cli.demo as demo  # here, since it draws: `import adamoffload` stays light
 
     try:
         return demo.run(
@@ -119,10 +119,11 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from adamoffload import demo, sample_run
+    import adamoffload.cli.demo as demo
+    import adamoffload.cli.report as report
 
     try:
-        return sample_run.run(
+        return report.run(
             output=arguments.output,
             backend=arguments.backend,
             link=arguments.link,

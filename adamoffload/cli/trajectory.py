@@ -92,7 +92,7 @@ def _trajectory(arguments: argparse.Namespace) -> int:
     import matplotlib as mpl
 
     from adamoffload import playground, plots
-    from adamoffload.live import Live
+    from adamoffload.observe.live import Live
 
     mpl.use("agg")  # no window, wherever this runs
     output = arguments.output
@@ -132,13 +132,13 @@ def _trajectory(arguments: argparse.Namespace) -> int:
 
 
 def _surface(text: str) -> str:
-    from adamoffload.surfaces import find
+    from adamoffload.playground.surfaces import find
 
     return str(checked(find, text).name)
 
 
 def _contestants(text: str) -> list[str]:
-    from adamoffload.descent import Contestant
+    from adamoffload.playground.descent import Contestant
 
     names = text.split(",")
     for name in names:
@@ -147,7 +147,7 @@ def _contestants(text: str) -> list[str]:
 
 
 def _learning_rate(text: str) -> float | str:
-    from adamoffload.descent import BEST
+    from adamoffload.playground.descent import BEST
 
     return BEST if text == BEST else real(text, f"a number, or {BEST!r}", at_least=0.0)
 

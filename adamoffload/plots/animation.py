@@ -24,7 +24,7 @@ from adamoffload.plots.surface import ellipse, place
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
 
-    from adamoffload.playground import Trajectory
+    from adamoffload.playground.trajectory import Trajectory
 
 __all__ = ["PageWriter", "animate_trajectory", "save_animation"]
 

@@ -8,14 +8,14 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 from adamoffload.arguments import instance
-from adamoffload.ledger import Ledger
+from adamoffload.observe.ledger import Ledger
+from adamoffload.observe.probes import Probe
+from adamoffload.observe.timeline import step_timeline
 from adamoffload.plots.device import memory_over_time
 from adamoffload.plots.lanes import timeline
 from adamoffload.plots.link import transfers
 from adamoffload.plots.optimizer import moments, step_sizes
 from adamoffload.plots.style import STYLE
-from adamoffload.probes import Probe
-from adamoffload.timeline import step_timeline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

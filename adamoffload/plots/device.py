@@ -11,11 +11,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from adamoffload.arguments import choice, describe, instance, number
-from adamoffload.ledger import Ledger
-from adamoffload.optimizer import OffloadMemory
+from adamoffload.observe.ledger import Ledger
+from adamoffload.offload.optimizer import OffloadMemory
+from adamoffload.offload.resident import ResidentMemory
 from adamoffload.plots.frame import frame, points, shown_name
 from adamoffload.plots.style import BYTES, COLORS, LABELS, SECONDS, STYLE, ink, rounded, styled
-from adamoffload.resident import ResidentMemory
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

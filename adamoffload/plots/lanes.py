@@ -9,10 +9,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from adamoffload.arguments import instance
-from adamoffload.ledger import Ledger
+from adamoffload.observe.ledger import Ledger
+from adamoffload.observe.timeline import LANES, StepTimeline, step_timeline
 from adamoffload.plots.frame import frame, points, text_points
 from adamoffload.plots.style import COLORS, SECONDS, STYLE, ink, lay_out, rounded, styled
-from adamoffload.timeline import LANES, StepTimeline, step_timeline
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -44,7 +44,7 @@ def timeline(ledger: Ledger, step: int | None = None, *, ax: Axes | None = None)
     -------
     Axes
         With time in seconds since the begin of the step on x. The numbers are those of
-        `adamoffload.timeline.step_timeline`.
+        `adamoffload.observe.timeline.step_timeline`.
 
     Raises
     ------

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.ticker import EngFormatter
 
 from adamoffload.arguments import choice, instance, positive_integer
-from adamoffload.ledger import Hop, Ledger
+from adamoffload.observe.ledger import Hop, Ledger
 from adamoffload.plots.frame import frame, step_axis
 from adamoffload.plots.style import BYTES, COLORS, rounded, styled
 

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.ticker import StrMethodFormatter
 
 from adamoffload.arguments import choice, instance
+from adamoffload.observe.probes import LEVELS, Probe
 from adamoffload.plots.frame import frame, gaps, log_axis, shown_name, step_axis
 from adamoffload.plots.style import COLORS, LINES, MARKERS, styled
-from adamoffload.probes import LEVELS, Probe
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

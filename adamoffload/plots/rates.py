@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.ticker import StrMethodFormatter
 
-from adamoffload.abstract import AbstractAdam
 from adamoffload.arguments import positive_integer
-from adamoffload.groups import FixedRate, Rate, TableRate, read_rate
+from adamoffload.offload.abstract import AbstractAdam
+from adamoffload.offload.groups import FixedRate, Rate, TableRate, read_rate
 from adamoffload.plots.frame import frame, shown_name, step_axis
 from adamoffload.plots.style import COLORS, LINES, MARKERS, styled
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
     from matplotlib.text import Text
 
-    from adamoffload.playground import Trajectory
+    from adamoffload.playground.trajectory import Trajectory
 
 __all__ = ["Runner", "Scene", "descent", "playground", "scene"]
 

@@ -13,11 +13,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 
 from adamoffload.arguments import instance
-from adamoffload.descent import OPTIMIZERS
-from adamoffload.playground import Trajectory
+from adamoffload.playground.descent import OPTIMIZERS
+from adamoffload.playground.surfaces import Surface
+from adamoffload.playground.trajectory import Trajectory
 from adamoffload.plots.frame import frame
 from adamoffload.plots.style import LINES, MARKERS, styled
-from adamoffload.surfaces import Surface
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

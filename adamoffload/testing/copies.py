@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from adamoffload.backend import HostArray
-from adamoffload.ledger import Ledger
+from adamoffload.device.backend import HostArray
+from adamoffload.observe.ledger import Ledger
 from adamoffload.testing.promises import (
     FLOAT32,
     INT8,

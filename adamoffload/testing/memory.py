@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-from adamoffload.backend import DeviceMemoryError
+from adamoffload.device.backend import DeviceMemoryError
 from adamoffload.testing.promises import (
     INT8,
     NewDevice,

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from adamoffload.backend import Array, HostArray, Ticket
+from adamoffload.device.backend import Array, HostArray, Ticket
 from adamoffload.testing.promises import (
     FLOAT32,
     NewDevice,

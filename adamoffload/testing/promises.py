@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import pytest
 
-from adamoffload.backend import Backend, HostArray
+from adamoffload.device.backend import Backend, HostArray
 
 FLOAT32 = np.dtype(np.float32)
 INT8 = np.dtype(np.int8)

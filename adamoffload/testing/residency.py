@@ -9,8 +9,8 @@ from unittest import mock
 
 import numpy as np
 
-from adamoffload.backend import Backend, ResidencyError, backend_of
-from adamoffload.registry import get_backend
+from adamoffload.device.backend import Backend, ResidencyError, backend_of
+from adamoffload.device.registry import get_backend
 from adamoffload.testing.promises import (
     NewDevice,
     Promises,

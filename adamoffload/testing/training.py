@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from adamoffload.backend import Array, Backend, HostArray
-from adamoffload.ledger import Ledger
-from adamoffload.optimizer import AdamOffload
-from adamoffload.parameter import Parameter
-from adamoffload.registry import get_backend
+from adamoffload.device.backend import Array, Backend, HostArray
+from adamoffload.device.parameter import Parameter
+from adamoffload.device.registry import get_backend
+from adamoffload.observe.ledger import Ledger
+from adamoffload.offload.optimizer import AdamOffload
 from adamoffload.testing.promises import (
     NewDevice,
     Promises,

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from adamoffload.backend import Backend, DeviceMemoryError, HostArray, Memory, Ticket
+from adamoffload.device.backend import Backend, DeviceMemoryError, HostArray, Memory, Ticket
 
 __all__ = ["CupyBackend"]
 

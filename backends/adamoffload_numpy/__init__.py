@@ -11,8 +11,8 @@ from typing import Any, final
 
 import numpy as np
 
-from adamoffload.backend import Backend, HostArray, Memory, Ticket
-from adamoffload.device_array import DeviceArray, MemoryPool, address, storage
+from adamoffload.device.array import DeviceArray, MemoryPool, address, storage
+from adamoffload.device.backend import Backend, HostArray, Memory, Ticket
 
 __all__ = ["NumpyBackend"]
 
@@ -38,9 +38,9 @@ class NumpyBackend(Backend):
     >>> x = device.asarray(np.zeros(20, np.float32))
     >>> x + 1
     Traceback (most recent call last):
-    adamoffload.backend.DeviceMemoryError: device 'numpy' is out of memory: 80 bytes requested \
-with 80 of 100 in use; free arrays, use smaller batches or chunks, or create the device with a \
-larger memory_bytes
+    adamoffload.device.backend.DeviceMemoryError: device 'numpy' is out of memory: 80 bytes \
+requested with 80 of 100 in use; free arrays, use smaller batches or chunks, or create the device \
+with a larger memory_bytes
     """
 
     name = "numpy"

@@ -19,8 +19,8 @@ from typing import Any, final
 
 import numpy as np
 
-from adamoffload.backend import Backend, Done, HostArray, Memory, Ticket
-from adamoffload.device_array import DeviceArray, MemoryPool, address, span
+from adamoffload.device.array import DeviceArray, MemoryPool, address, span
+from adamoffload.device.backend import Backend, Done, HostArray, Memory, Ticket
 from adamoffload_sim.clock import Clock, Engine, SimTicket
 from adamoffload_sim.flights import Flight, Flights, meet
 from adamoffload_sim.presets import DEVICES, LINKS, Device, Link, positive, preset

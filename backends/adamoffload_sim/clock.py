@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, final
 
-from adamoffload.backend import Ticket
+from adamoffload.device.backend import Ticket
 from adamoffload_sim.flights import Flight
 
 __all__ = ["Clock", "Engine", "SimTicket"]

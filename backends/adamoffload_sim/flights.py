@@ -33,8 +33,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from adamoffload.backend import HostArray
-from adamoffload.device_array import DeviceArray, span, storage
+from adamoffload.device.array import DeviceArray, span, storage
+from adamoffload.device.backend import HostArray
 
 __all__ = ["Flight", "Flights", "meet"]
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from adamoffload.device_array import DeviceArray
+from adamoffload.device.array import DeviceArray
 
 __all__ = ["Cost", "arrays_in", "cost"]
 

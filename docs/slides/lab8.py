@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.device_array import MemoryPool
+from adamoffload.device.array import MemoryPool
 from adamoffload.plots.style import COLORS, LINES
 
 from slides import Slide
@@ -160,7 +160,7 @@ def slides() -> list[Slide]:
             layers,
             "Three layers. AdamOffload calls asarray, asnumpy, d2h and h2d of Backend, which checks and "
             "counts; Backend calls your _empty, _address, _d2h, _h2d, owns and memory.",
-            notes="Read the first page of <code>adamoffload/backend.py</code> together, aloud. For each "
+            notes="Read the first page of <code>adamoffload/device/backend.py</code> together, aloud. For each "
             "method, ask: who calls it, and what would go wrong if it lied?",
         ),
         Slide(

@@ -11,9 +11,10 @@ import time
 
 import numpy as np
 
-from adamoffload.adam import adam, step_size
-from adamoffload.blocks import NumpyKernel, Team, available_cores
-from adamoffload.program import trace
+from adamoffload.engine.kernel import NumpyKernel
+from adamoffload.engine.program import trace
+from adamoffload.engine.team import Team, available_cores
+from adamoffload.rules.adam import adam, step_size
 
 size = int(float(sys.argv[1])) if len(sys.argv) > 1 else 10_000_000
 rng = np.random.default_rng(0)

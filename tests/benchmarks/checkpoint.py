@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.archive import BLOCK
-from adamoffload.crc32 import Crc32
+from adamoffload.checkpoint.archive import BLOCK
+from adamoffload.checkpoint.crc32 import Crc32
 
 size = int(float(sys.argv[1])) if len(sys.argv) > 1 else 10_000_000
 folder = Path(sys.argv[2] if len(sys.argv) > 2 else tempfile.mkdtemp())

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.ledger import NO_LEDGER
-from adamoffload.probes import NO_PROBE
+from adamoffload.observe.ledger import NO_LEDGER
+from adamoffload.observe.probes import NO_PROBE
 
 TURN = 10
 

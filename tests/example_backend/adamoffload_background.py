@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from adamoffload.backend import Backend, HostArray, Memory, Ticket
-from adamoffload.device_array import DeviceArray, MemoryPool, address, storage
+from adamoffload.device.array import DeviceArray, MemoryPool, address, storage
+from adamoffload.device.backend import Backend, HostArray, Memory, Ticket
 
 
 class Copy(Ticket):

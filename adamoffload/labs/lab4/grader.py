@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.arena import plan_chunks
 from adamoffload.labs.compare import equal, near, predictions
 from adamoffload.labs.grading import Lab, Task
 from adamoffload.labs.student import Mistake, Student
+from adamoffload.plan.chunks import plan_chunks
 from adamoffload_sim import Device, Link
 
 __all__ = ["LAB"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from adamoffload.backend import Ticket
+from adamoffload.device.backend import Ticket
 from adamoffload_sim import Device, Link, SimBackend
 
 __all__ = ["apply", "apply_two", "gradient_down", "norm", "send_two", "train_step"]

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from adamoffload.device.registry import get_backend
 from adamoffload.labs.compare import close_to
 from adamoffload.labs.grading import Lab, Task
 from adamoffload.labs.lab8.scenarios import train
 from adamoffload.labs.predictions import Answer, predicted
 from adamoffload.labs.student import Mistake, Student
-from adamoffload.registry import get_backend
 
 __all__ = ["LAB"]
 
@@ -286,7 +286,7 @@ LAB = Lab(
         "adamoffload_sim",
         "adamoffload_cupy",
         "adamoffload.get_backend",
-        "adamoffload.registry",
-        "adamoffload.device_array.MemoryPool",
+        "adamoffload.device.registry",
+        "adamoffload.device.array.MemoryPool",
     ),
 )

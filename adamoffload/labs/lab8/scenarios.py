@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.backend import Backend, Memory, Ticket
-from adamoffload.device_array import DeviceArray, MemoryPool, storage
+from adamoffload.device.array import DeviceArray, MemoryPool, storage
+from adamoffload.device.backend import Backend, Memory, Ticket
 
 __all__ = ["after", "background", "copies", "errors", "new_arrays", "owns", "pool", "trained"]
 
-_OUR_MODULES = {"student", "adamoffload.backend", "abc", "builtins"}
+_OUR_MODULES = {"student", "adamoffload.device.backend", "abc", "builtins"}
 
 
 class Fault(Exception):

@@ -4,14 +4,14 @@ The statement is in lab8.rst. Check your work, as often as you like, with
 
     adamoffload lab check 8 lab8.py
 
-The contract is in adamoffload/backend.py: read its first page. `print(adamoffload.__file__)` says
-where that is.
+The contract is in adamoffload/device/backend.py: read its first page. `print(adamoffload.__file__)`
+says where that is.
 """
 
 import numpy as np
 
-from adamoffload.backend import Backend, DeviceMemoryError, Memory, Ticket
-from adamoffload.device_array import DeviceArray, address, storage
+from adamoffload.device.array import DeviceArray, address, storage
+from adamoffload.device.backend import Backend, DeviceMemoryError, Memory, Ticket
 
 # Task 1: predict four numbers of bytes. The device has held nothing before, and its arrays are
 # float32. x = device.asarray(a) has 1,000 elements. Replace each None.
@@ -78,7 +78,7 @@ class MyBackend(Backend):
         raise NotImplementedError
 
     def _address(self, array):
-        """Return where a contiguous DeviceArray begins; adamoffload.device_array knows."""
+        """Return where a contiguous DeviceArray begins; adamoffload.device.array knows."""
         raise NotImplementedError
 
     # Tasks 5 and 6

@@ -4,16 +4,16 @@ The statement is in lab8.rst. Check your work, as often as you like, with
 
     adamoffload lab check 8 lab8.py
 
-The contract is in adamoffload/backend.py: read its first page. `print(adamoffload.__file__)` says
-where that is.
+The contract is in adamoffload/device/backend.py: read its first page. `print(adamoffload.__file__)`
+says where that is.
 """
 
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from adamoffload.backend import Backend, DeviceMemoryError, Memory, Ticket
-from adamoffload.device_array import DeviceArray, address, storage
+from adamoffload.device.array import DeviceArray, address, storage
+from adamoffload.device.backend import Backend, DeviceMemoryError, Memory, Ticket
 
 # Task 1: predict four numbers of bytes. The device has held nothing before, and its arrays are
 # float32. x = device.asarray(a) has 1,000 elements. Replace each None.
@@ -87,7 +87,7 @@ class MyBackend(Backend):
         return DeviceArray(np.empty(shape, dtype), self, self.pool)
 
     def _address(self, array):
-        """Return where a contiguous DeviceArray begins; adamoffload.device_array knows."""
+        """Return where a contiguous DeviceArray begins; adamoffload.device.array knows."""
         return address(array)
 
     # Tasks 5 and 6

@@ -1,0 +1,312 @@
+"""The derivatives of NumPy's functions, for the tape: one line each in `DERIVATIVES`.
+
+An entry holds one maker for each positional operand. A maker takes the result and the operands of
+one call, as plain arrays, and returns that operand's `Pull`; its signature lists the arguments
+that it can do. It knows nothing of the tape nor of devices, and computes with ``np.*`` alone.
+
+- ``maximum minimum``: where the operands are equal the gradient goes to the second one, so
+  ``np.maximum(x, 0)`` has slope 0 at 0. ``max min``: equal elements share it. ``clip`` to constant
+  bounds: slope 1 at the bounds.
+- ``0 ** 0`` has slope 0 in base and exponent.
+- ``dot`` takes at most two dimensions on the right, ``einsum`` two operands (``"ij,jk->ik"``).
+"""
+
+# ruff: noqa: ARG001, ARG005  (makers of one function share a signature, and use part of it)
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import EllipsisType
+from typing import Any, NoReturn, TypeAlias
+
+import numpy as np
+
+from adamoffload.device.backend import Array
+
+__all__ = ["COMPOSED", "CONSTANT", "DERIVATIVES", "Maker", "Pull", "no_derivative", "scatter"]
+
+Pull: TypeAlias = Callable[[Array], Array]
+"""Takes the gradient of a result and returns an operand's, in the result's shape where the operand
+was broadcast. That is a new array, or a view of the one it got. A pull keeps alive what it
+captures, so it captures no array that it does not need.
+"""
+
+Maker: TypeAlias = Callable[..., Pull]
+
+
+def _identity(g: Array) -> Array:
+    return g
+
+
+def _same(*_: Any) -> Pull:
+    return _identity
+
+
+def _fixed(*_: Any, **__: Any) -> NoReturn:
+    raise TypeError("the argument in this place is a constant")
+
+
+def _keep(g: Array, axis: Any, keepdims: bool) -> Array:
+    """Put the reduced axes back, with length 1."""
+    return g if keepdims or axis is None else np.expand_dims(g, axis)
+
+
+def _spread(shape: tuple[int, ...], axis: Any, keepdims: bool, count: int, g: Array) -> Array:
+    return np.broadcast_to(_keep(g if count == 1 else g / count, axis, keepdims), shape)
+
+
+def _count(out: Array, x: Array) -> int:
+    """Return how many elements were reduced to one."""
+    return int(x.size // max(out.size, 1))
+
+
+def _share(out: Array, x: Array, axis: Any, keepdims: bool, g: Array) -> Array:
+    """Divide the gradient of a maximum among the elements that reach it."""
+    mask = x == _keep(out, axis, keepdims)
+    count = np.sum(mask, axis=axis, keepdims=True, dtype=g.dtype)
+    return _keep(g, axis, keepdims) / count * mask
+
+
+def _deviation(x: Array, axis: Any) -> Array:
+    return x - np.mean(x, axis=axis, keepdims=True)
+
+
+def _reshaped(shape: tuple[int, ...]) -> Pull:
+    return lambda g: np.reshape(g, shape)
+
+
+def _permuted_back(ndim: int, axes: Any) -> Pull:
+    order = [axis % ndim for axis in (range(ndim)[::-1] if axes is None else axes)]
+    return lambda g: np.transpose(g, sorted(range(ndim), key=order.__getitem__))
+
+
+def scatter(index: Any, shape: tuple[int, ...], g: Array) -> Array:
+    """Return zeros of `shape` with `g` added at `index`."""
+    result = np.zeros_like(g, shape=shape, order="C")
+    if all(map(_selects_once, index if isinstance(index, tuple) else (index,))):
+        result[index] = g
+    else:
+        np.add.at(result, index, g)
+    return result
+
+
+def _selects_once(part: Any) -> bool:
+    if isinstance(part, int | np.integer | slice | EllipsisType | None):
+        return True
+    return getattr(part, "dtype", None) == np.bool_
+
+
+def _scatter_along(indices: Array, shape: tuple[int, ...], axis: int, g: Array) -> Array:
+    places = np.broadcast_to(indices, g.shape)
+    ones = np.ones_like(places)  # no np.arange: it would be made on the host
+    index = [np.cumsum(ones, axis=i) - 1 if n > 1 else ones - 1 for i, n in enumerate(shape)]
+    index[axis % len(shape)] = places
+    return scatter(tuple(index), shape, g)
+
+
+def _t(x: Array) -> Array:
+    return x.T if x.ndim == 2 else np.swapaxes(x, -1, -2)
+
+
+def _dense(g: Array) -> Array:
+    # A broadcast gradient (of a sum, a mean) would send matmul past the BLAS.
+    return g.copy() if 0 in g.strides else g
+
+
+def _matmul_left(x_ndim: int, y: Array) -> Pull:
+    if y.ndim == 1:
+        return lambda g: g[..., None] * y
+    if x_ndim == 1:
+        return lambda g: (y @ _dense(g)[..., None])[..., 0]
+    return lambda g: _dense(g) @ _t(y)
+
+
+def _matmul_right(x: Array, y_shape: tuple[int, ...]) -> Pull:
+    if x.ndim == 1:
+        return lambda g: x[:, None] * g[..., None, :] if len(y_shape) > 1 else g * x
+    if len(y_shape) == 1:
+        return lambda g: (_t(x) @ _dense(g)[..., None])[..., 0]
+    if len(y_shape) == 2:  # one product over the whole batch, instead of one each and their sum
+        rows, columns = y_shape
+        return lambda g: np.reshape(x, (-1, rows)).T @ _dense(np.reshape(g, (-1, columns)))
+    return lambda g: _t(x) @ _dense(g)
+
+
+def _einsum(left: bool, subscripts: str, other: Array) -> Pull:
+    """Return the pull of one of two operands: the einsum with it and the result changed round."""
+    inputs, _, result = subscripts.replace(" ", "").partition("->")
+    mine, comma, others = inputs.partition(",")
+    if not left:
+        mine, others = others, mine
+    known = {*result, *others}
+    if not (comma and result) or "." in inputs or not len(mine) == len({*mine} & known):
+        raise TypeError(f"{subscripts!r} is not like 'ij,jk->ik', each index known from elsewhere")
+    return lambda g: np.einsum(f"{result},{others}->{mine}", g, other)
+
+
+def _power_base(out: Array, x: Any, y: Any) -> Pull:
+    if _is_scalar(y):
+        return lambda g: g * (y * x ** (y - 1) if y else y)  # slope 0 at 0 ** 0, not 0 * inf
+    return lambda g: g * (y * x ** np.where(y == 0, 1, y - 1))
+
+
+def _power_exponent(out: Array, x: Any, y: Any) -> Pull:
+    if _is_scalar(x):
+        log = math.log(x) if x > 0 else 0.0 if x == 0 else math.nan
+        return lambda g: g * (out * log)
+    return lambda g: g * (out * np.log(np.where(x == 0, 1, x)))  # slope 0 at base 0, not 0 * inf
+
+
+def _is_scalar(x: Any) -> bool:
+    return isinstance(x, int | float | np.generic)
+
+
+def no_derivative(what: str) -> TypeError:
+    """Return the error that says so, and what to do."""
+    return TypeError(
+        f"{what} has no derivative here; compose it from functions that have one (listed in "
+        f"adamoffload.autodiff.derivatives), or compute it outside of the loss function"
+    )
+
+
+DERIVATIVES: dict[Callable[..., Any], tuple[Maker, ...]] = {
+    np.positive: (_same,),
+    np.negative: (lambda out, x: lambda g: -g,),
+    np.add: (_same, _same),
+    np.subtract: (_same, lambda out, x, y: lambda g: -g),
+    np.multiply: (lambda out, x, y: lambda g: g * y, lambda out, x, y: lambda g: g * x),
+    np.divide: (lambda out, x, y: lambda g: g / y, lambda out, x, y: lambda g: -g * out / y),
+    np.power: (_power_base, _power_exponent),
+    np.reciprocal: (lambda out, x: lambda g: -g * out * out,),
+    np.square: (lambda out, x: lambda g: 2 * g * x,),
+    np.sqrt: (lambda out, x: lambda g: 0.5 * g / out,),
+    np.absolute: (lambda out, x: lambda g: g * np.sign(x),),
+    np.exp: (lambda out, x: lambda g: g * out,),
+    np.exp2: (lambda out, x: lambda g: g * out * math.log(2),),
+    np.expm1: (lambda out, x: lambda g: g * (out + 1),),
+    np.log: (lambda out, x: lambda g: g / x,),
+    np.log2: (lambda out, x: lambda g: g / x / math.log(2),),
+    np.log10: (lambda out, x: lambda g: g / x / math.log(10),),
+    np.log1p: (lambda out, x: lambda g: g / (x + 1),),
+    np.logaddexp: (
+        lambda out, x, y: lambda g: g * np.exp(x - out),
+        lambda out, x, y: lambda g: g * np.exp(y - out),
+    ),
+    np.sin: (lambda out, x: lambda g: g * np.cos(x),),
+    np.cos: (lambda out, x: lambda g: -g * np.sin(x),),
+    np.tan: (lambda out, x: lambda g: g * (out * out + 1),),
+    np.arctan: (lambda out, x: lambda g: g / (x * x + 1),),
+    np.sinh: (lambda out, x: lambda g: g * np.cosh(x),),
+    np.cosh: (lambda out, x: lambda g: g * np.sinh(x),),
+    np.tanh: (lambda out, x: lambda g: g * (1 - out * out),),
+    # By the result, which is mostly kept anyway, as an operand of what comes next.
+    np.maximum: (
+        lambda out, x, y: lambda g: g * (out > y),
+        lambda out, x, y: lambda g: g * (out == y),
+    ),
+    np.minimum: (
+        lambda out, x, y: lambda g: g * (out < y),
+        lambda out, x, y: lambda g: g * (out == y),
+    ),
+    np.matmul: (
+        lambda out, x, y: _matmul_left(x.ndim, y),
+        lambda out, x, y: _matmul_right(x, y.shape),
+    ),
+    np.einsum: (
+        _fixed,
+        lambda out, subscripts, x, y: _einsum(True, subscripts, y),
+        lambda out, subscripts, x, y: _einsum(False, subscripts, x),
+    ),
+    np.sum: (
+        lambda out, x, axis=None, *, keepdims=False: partial(_spread, x.shape, axis, keepdims, 1),
+    ),
+    np.mean: (
+        lambda out, x, axis=None, *, keepdims=False: partial(
+            _spread, x.shape, axis, keepdims, _count(out, x)
+        ),
+    ),
+    np.var: (
+        lambda out, x, axis=None, *, ddof=0, keepdims=False: (
+            lambda g: _keep(g * (2 / (_count(out, x) - ddof)), axis, keepdims) * _deviation(x, axis)
+        ),
+    ),
+    np.std: (
+        lambda out, x, axis=None, *, ddof=0, keepdims=False: (
+            lambda g: _keep(g / out / (_count(out, x) - ddof), axis, keepdims) * _deviation(x, axis)
+        ),
+    ),
+    np.max: (lambda out, x, axis=None, *, keepdims=False: partial(_share, out, x, axis, keepdims),),
+    np.min: (lambda out, x, axis=None, *, keepdims=False: partial(_share, out, x, axis, keepdims),),
+    np.where: (
+        _fixed,
+        lambda out, mask, x, y: lambda g: np.where(mask, g, 0),
+        lambda out, mask, x, y: lambda g: np.where(mask, 0, g),
+    ),
+    np.clip: (lambda out, x, *_, **__: partial(np.multiply, out == x),),
+    np.reshape: (lambda out, x, shape: _reshaped(x.shape),),
+    np.ravel: (lambda out, x: _reshaped(x.shape),),
+    np.squeeze: (lambda out, x, axis=None: _reshaped(x.shape),),
+    np.expand_dims: (lambda out, x, axis: _reshaped(x.shape),),
+    np.broadcast_to: (lambda out, x, shape: _identity,),
+    np.transpose: (lambda out, x, axes=None: _permuted_back(out.ndim, axes),),
+    np.swapaxes: (lambda out, x, axis1, axis2: lambda g: np.swapaxes(g, axis1, axis2),),
+    np.moveaxis: (
+        lambda out, x, source, destination: lambda g: np.moveaxis(g, destination, source),
+    ),
+    np.flip: (lambda out, x, axis=None: lambda g: np.flip(g, axis),),
+    np.take_along_axis: (
+        lambda out, x, indices, axis=-1: partial(_scatter_along, indices, x.shape, axis % x.ndim),
+    ),
+}
+DERIVATIVES[np.amax] = DERIVATIVES[np.max]
+DERIVATIVES[np.amin] = DERIVATIVES[np.min]
+
+
+def _stack(arrays: Sequence[Any], axis: int = 0) -> Any:
+    return np.concatenate([np.expand_dims(x, axis) for x in arrays], axis)
+
+
+def _split(x: Any, parts: int | Sequence[int], axis: int = 0) -> list[Any]:
+    length = x.shape[axis]
+    if isinstance(parts, int | np.integer):
+        if length % parts:
+            raise ValueError(f"np.split: axis {axis} of length {length} has no {parts} equal parts")
+        parts = range(length // parts, length, length // parts)
+    before = (slice(None),) * (axis % x.ndim)
+    return [x[(*before, slice(*edge))] for edge in itertools.pairwise((0, *parts, length))]
+
+
+def _take(x: Any, indices: Any, axis: int | None = None) -> Any:
+    if axis is None:
+        return np.ravel(x)[indices]
+    return x[(*(slice(None),) * (axis % x.ndim), indices)]
+
+
+def _dot(x: Any, y: Any) -> Any:
+    if np.ndim(x) == 0 or np.ndim(y) == 0:
+        return x * y
+    if np.ndim(y) > 2:
+        raise no_derivative("np.dot with more than two dimensions on the right")
+    return x @ y
+
+
+COMPOSED: dict[Callable[..., Any], Callable[..., Any]] = {
+    np.stack: _stack,
+    np.split: _split,
+    np.take: _take,
+    np.dot: _dot,
+    np.matrix_transpose: lambda x: np.swapaxes(x, -1, -2),
+}
+
+CONSTANT = frozenset(
+    getattr(np, name)
+    for name in (
+        "all allclose any argmax argmin argsort array_equal ceil count_nonzero empty_like equal "
+        "floor floor_divide greater greater_equal isclose isfinite isinf isnan less less_equal "
+        "logical_and logical_not logical_or logical_xor ndim nonzero not_equal ones_like "
+        "result_type rint shape sign signbit size trunc zeros_like"
+    ).split()
+)

@@ -1,0 +1,1 @@
+"""What is kept: an optimizer and its parameters in one file."""

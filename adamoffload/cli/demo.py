@@ -1,0 +1,421 @@
+"""``adamoffload demo``: a network on a device too small for Adam.
+
+The device holds the parameters, the gradients and the activations of a classifier of handwritten
+digits, but not Adam's two moments as well. The demo predicts, to the byte, where training with the
+moments on the device must fail; lets it fail there; then trains with `AdamOffload`, and draws what
+happened.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import adamoffload as ao
+from adamoffload.autodiff.data import Digits, batches, load_digits
+from adamoffload.autodiff.functions import softmax_cross_entropy
+from adamoffload.offload.pipeline import RING
+
+__all__ = [
+    "BATCH",
+    "CHUNK_BYTES",
+    "LEARNING_RATE",
+    "SettingError",
+    "loss_and_gradients",
+    "make_folder",
+    "new_device",
+    "new_parameters",
+    "run",
+    "too_little",
+]
+
+LAYERS = (64, 512, 512, 10)
+BATCH = 64
+CHUNK_BYTES = 128 << 10
+LEARNING_RATE = 1e-3
+TARGET_ACCURACY = 0.97
+
+_Failure = tuple[str, int, int]
+"""A refused allocation: what it was for, its bytes, and the bytes in use before."""
+
+
+class SettingError(ValueError):
+    """A setting with which the demo cannot run; the message is for the user."""
+
+
+def run(output: Path, epochs: int, seed: int, backend: str, memory_bytes: int) -> int:
+    """Run the demo; return 0, or 1 if it did not find what it promises.
+
+    Parameters
+    ----------
+    output : Path
+        Folder for the results; made if it does not exist.
+    epochs, seed : int
+        Passes over the training images; seed of weights and batches.
+    backend : str
+        Name of the backend whose device is trained on.
+    memory_bytes : int
+        Memory of that device.
+
+    Raises
+    ------
+    SettingError
+        If a setting is wrong: an unknown backend, too little memory, a folder that can't be made.
+    """
+    make_folder(output)
+    device = new_device(backend, memory_bytes=memory_bytes)
+    digits = load_digits()
+    size = sum(size for _, size in _shapes())
+    print(
+        f"A network {'-'.join(map(str, LAYERS))} for handwritten digits: {size:,} parameters.\n"
+        f"A device with {memory_bytes:,} bytes of memory.\n"
+    )
+    _print_needs(size, memory_bytes)
+    try:
+        as_predicted = _show_resident(device, digits, seed, memory_bytes)
+        result = _train_offloaded(
+            new_device(backend, memory_bytes=memory_bytes), digits, epochs, seed
+        )
+    except ao.DeviceMemoryError as error:
+        raise too_little(error, memory_bytes) from None
+    picture = output / "demo.png"
+    _draw(result, memory_bytes, picture)
+    (output / "demo.json").write_text(json.dumps(_summary(result, memory_bytes), indent=2) + "\n")
+    print(f"\nPicture: {picture}\nNumbers: {output / 'demo.json'}")
+    return 0 if as_predicted and result.bytes_as_predicted else 1
+
+
+def make_folder(output: Path) -> None:
+    """Make the folder for results, or say which setting was wrong."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError(f"--output {output}: {error.strerror}") from None
+
+
+def new_device(backend: str, **options: Any) -> ao.Backend:
+    """Return a device, or say which setting was wrong."""
+    try:
+        return ao.get_backend(backend, **options)
+    except (ImportError, RuntimeError, TypeError, ValueError) as error:
+        raise SettingError(f"--backend {backend}: {error}") from None
+
+
+def too_little(error: ao.DeviceMemoryError, memory_bytes: int) -> SettingError:
+    """Return what to say when training itself does not fit on the device."""
+    return SettingError(
+        f"--memory {memory_bytes}: too little, even with Adam on the host: "
+        f"{error.requested_bytes:,} bytes were requested with {error.used_bytes:,} in use. "
+        f"Try 4M"
+    )
+
+
+# -- the model ------------------------------------------------------------------------------------
+
+
+def _shapes() -> Iterator[tuple[tuple[int, ...], int]]:
+    for inputs, outputs in pairwise(LAYERS):
+        yield (inputs, outputs), inputs * outputs
+        yield (outputs,), outputs
+
+
+def new_parameters(device: ao.Backend, seed: int) -> list[ao.Parameter]:
+    """Return the network's parameters, drawn at random."""
+    rng = np.random.default_rng(seed)
+    parameters = []
+    for i, (shape, _) in enumerate(_shapes()):
+        layer, kind = i // 2 + 1, ("weight", "bias")[i % 2]
+        # He et al., arXiv:1502.01852, eq. 10: keeps the variance through layers of ReLU.
+        scale = np.sqrt(2 / shape[0]) if kind == "weight" else 0.0
+        values = (scale * rng.standard_normal(shape)).astype(np.float32)
+        parameters.append(ao.Parameter(device.asarray(values), f"layer{layer}.{kind}"))
+    return parameters
+
+
+def _logits(parameters: list[ao.Parameter], images: Any) -> Any:
+    h = images
+    for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
+        h = np.maximum(h @ weight + bias, 0)
+    return h @ parameters[-2] + parameters[-1]
+
+
+def loss_and_gradients(
+    parameters: list[ao.Parameter],
+) -> Callable[[Any, Any], tuple[Any, tuple[Any, ...]]]:
+    """Return what takes images and labels to the loss and its gradients."""
+
+    def loss(images: Any, labels: Any) -> Any:
+        return softmax_cross_entropy(_logits(parameters, images), labels)
+
+    return ao.value_and_grad(loss, parameters)
+
+
+def _accuracy(
+    device: ao.Backend, parameters: list[ao.Parameter], images: Any, labels: Any
+) -> float:
+    right = 0
+    for start in range(0, len(labels), BATCH):
+        part = slice(start, start + BATCH)
+        logits = device.asnumpy(_logits(parameters, device.asarray(images[part])))
+        right += int(np.sum(np.argmax(logits, axis=1) == labels[part]))
+    return right / len(labels)
+
+
+# -- with Adam on the device ----------------------------------------------------------------------
+
+
+def _print_needs(size: int, memory_bytes: int) -> None:
+    ring = RING * min(CHUNK_BYTES, 4 * size)
+    rows = [
+        ("parameters", 4 * size, 4 * size),
+        ("gradients", 4 * size, 4 * size),
+        ("moment1", 4 * size, 0),
+        ("moment2", 4 * size, 0),
+        ("staging ring", 0, ring),
+    ]
+    rows.append(("in all", sum(r for _, r, _ in rows), sum(o for _, _, o in rows)))
+    print(f"{'bytes on the device':<22}{'Adam resident':>15}{'Adam offloaded':>17}")
+    for name, resident, offloaded in rows:
+        print(f"{name:<22}{resident:>15,}{offloaded:>17,}")
+    verdicts = [
+        f"{memory_bytes - needed:,} left" if needed <= memory_bytes else "too much"
+        for needed in rows[-1][1:]
+    ]
+    print(f"{'':<22}{verdicts[0]:>15}{verdicts[1]:>17}\n")
+
+
+def _allocation_bytes(device: ao.Backend) -> int:
+    """Return what the device rounds allocations up to: what one byte takes."""
+    before = device.memory().used
+    byte = device.asarray(np.zeros(1, np.uint8))
+    taken = device.memory().used - before
+    del byte
+    return taken
+
+
+def _predict_failure(
+    parameters: list[tuple[str, int]], others: list[int], unit: int, memory_bytes: int
+) -> _Failure | None:
+    """Return which allocation of a moment must fail, if one must; allocations fill whole units."""
+
+    def taken(nbytes: int) -> int:
+        return -(-nbytes // unit) * unit
+
+    used = sum(2 * taken(nbytes) for _, nbytes in parameters) + sum(map(taken, others))
+    for name, nbytes in parameters:
+        for moment in ("moment1", "moment2"):
+            if used + taken(nbytes) > memory_bytes:
+                return f"{moment} of {name}", nbytes, used
+            used += taken(nbytes)
+    return None
+
+
+def _show_resident(device: ao.Backend, digits: Digits, seed: int, memory_bytes: int) -> bool:
+    """Begin to train with `Adam`; return whether it went as predicted."""
+    print("Adam on the device: the first step")
+    unit = _allocation_bytes(device)
+    parameters = new_parameters(device, seed)
+    images = device.asarray(digits.train_images[:BATCH])
+    labels = device.asarray(digits.train_labels[:BATCH])
+    predicted = _predict_failure(
+        [(p.name, p.data.nbytes) for p in parameters],
+        [images.nbytes, labels.nbytes, 4],  # 4: the loss
+        unit,
+        memory_bytes,
+    )
+    loss, gradients = loss_and_gradients(parameters)(images, labels)
+    try:
+        optimizer = ao.Adam(parameters, LEARNING_RATE)
+    except ao.DeviceMemoryError as error:
+        (what,) = error.__notes__  # which moment it was
+        return _report(predicted, (what, error.requested_bytes, error.used_bytes))
+    if predicted is not None:
+        return _report(predicted, None)
+    del loss
+    try:
+        optimizer(gradients)
+        print("  it fits: with this much memory there is no need to offload\n")
+    except ao.DeviceMemoryError:
+        print("  the moments fit, but not the temporaries of the update\n")
+    return True
+
+
+def _report(predicted: _Failure | None, happened: _Failure | None) -> bool:
+    for label, found in (("predicted", predicted), ("happened", happened)):
+        print(f"  {label:<10}{_failure(found)}")
+    as_predicted = happened == predicted
+    print(f"  -> {'exactly as predicted' if as_predicted else 'NOT as predicted'}\n")
+    return as_predicted
+
+
+def _failure(found: _Failure | None) -> str:
+    if found is None:
+        return "all moments fit"
+    return f"out of memory for {found[0]}: {found[1]:,} bytes asked, {found[2]:,} in use"
+
+
+# -- with Adam on the host ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What the offloaded run measured."""
+
+    names: tuple[str, ...]
+    losses: list[float]
+    accuracies: list[float]
+    ledger: ao.Ledger
+    probe: ao.Probe
+    memory: ao.OffloadMemory
+    peak_bytes: int
+    size: int
+    seconds: float
+
+    @property
+    def steps(self) -> int:
+        return len(self.losses)
+
+    @property
+    def predicted_bytes(self) -> int:
+        """What should cross the link in each direction."""
+        return 4 * self.size * self.steps
+
+    @property
+    def bytes_as_predicted(self) -> bool:
+        return self.ledger.bytes("d2h") == self.ledger.bytes("h2d") == self.predicted_bytes
+
+
+def _train_offloaded(device: ao.Backend, digits: Digits, epochs: int, seed: int) -> _Result:
+    print("Adam on the host: training")
+    parameters = new_parameters(device, seed)
+    ledger, probe = ao.Ledger(), ao.Probe()
+    optimizer = ao.AdamOffload(
+        parameters, LEARNING_RATE, ledger=ledger, probe=probe, chunk_bytes=CHUNK_BYTES
+    )
+    forward_and_back = loss_and_gradients(parameters)
+    rng = np.random.default_rng(seed)
+    losses: list[float] = []
+    accuracies: list[float] = []
+    count = len(digits.train_labels)
+    began_s = time.perf_counter()
+    with ao.Live(epochs * -(-count // BATCH), device=device, probe=probe) as live:
+        for epoch in range(1, epochs + 1):
+            before = len(losses)
+            for batch in batches(count, BATCH, rng):
+                loss, gradients = forward_and_back(
+                    device.asarray(digits.train_images[batch]),
+                    device.asarray(digits.train_labels[batch]),
+                )
+                optimizer(gradients)
+                del gradients  # the next ones need their memory
+                losses.append(float(loss))
+                live.update(epoch=f"{epoch}/{epochs}", loss=losses[-1])
+            accuracies.append(_accuracy(device, parameters, digits.test_images, digits.test_labels))
+            elapsed_s = time.perf_counter() - began_s
+            live.print(
+                f"  epoch {epoch:>3}/{epochs}   loss {np.mean(losses[before:]):.4f}   "
+                f"test accuracy {accuracies[-1]:6.2%}   {elapsed_s:5.1f} s"
+            )
+    result = _Result(
+        names=tuple(p.name for p in parameters),
+        losses=losses,
+        accuracies=accuracies,
+        ledger=ledger,
+        probe=probe,
+        memory=optimizer.memory(),
+        peak_bytes=device.memory().peak,
+        size=sum(p.size for p in parameters),
+        seconds=time.perf_counter() - began_s,
+    )
+    verdict = "exactly as predicted" if result.bytes_as_predicted else "NOT as predicted"
+    print(
+        f"\n  moved d2h {ledger.bytes('d2h'):,} bytes, h2d {ledger.bytes('h2d'):,} bytes; "
+        f"4 bytes x {result.size:,} parameters\n  x {result.steps} steps = "
+        f"{result.predicted_bytes:,} each way: "
+        f"{verdict}\n  peak device memory {result.peak_bytes:,} bytes; moments on the host "
+        f"{result.memory.moments:,} bytes"
+    )
+    return result
+
+
+def _summary(result: _Result, memory_bytes: int) -> dict[str, Any]:
+    return {
+        "parameters": result.size,
+        "device_memory_bytes": memory_bytes,
+        "device_peak_bytes": result.peak_bytes,
+        "host_moment_bytes": result.memory.moments,
+        "steps": result.steps,
+        "d2h_bytes": result.ledger.bytes("d2h"),
+        "h2d_bytes": result.ledger.bytes("h2d"),
+        "test_accuracy": result.accuracies,
+        "loss": result.losses,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+# -- the picture ----------------------------------------------------------------------------------
+
+
+def _draw(result: _Result, memory_bytes: int, path: Path) -> None:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    from adamoffload import plots
+
+    with mpl.rc_context(plots.STYLE):
+        figure = Figure(figsize=(15, 8.6), layout="constrained")
+        axes = figure.subplots(2, 3)
+        weights = result.memory.parameters
+        activations = result.peak_bytes - result.memory.device
+        plots.memory(
+            {
+                "Adam on the device\n(needed, computed)": {
+                    "parameters": weights,
+                    "gradients": weights,
+                    "moments": 2 * weights,
+                    "other": activations,
+                },
+                "Adam on the host\n(peak, measured)": {
+                    "parameters": weights,
+                    "gradients": weights,
+                    "staging": result.memory.ring,
+                    "other": activations,
+                },
+            },
+            memory_bytes,
+            ax=axes[0, 0],
+        )
+        steps = np.arange(1, result.steps + 1)
+        axes[0, 1].plot(steps, result.losses, color=plots.LINES[0])
+        axes[0, 1].set(title="Loss", xlabel="step", ylabel="cross-entropy of the batch (nats)")
+        axes[0, 1].set_yscale("log")
+        epochs = np.arange(1, len(result.accuracies) + 1)
+        axes[0, 2].plot(epochs, result.accuracies, color=plots.LINES[0], marker="o")
+        axes[0, 2].axhline(
+            TARGET_ACCURACY,
+            color="black",
+            linestyle=":",
+            linewidth=1.2,
+            label=f"to be reached: {TARGET_ACCURACY:.0%}",
+        )
+        axes[0, 2].legend(loc="lower right")
+        axes[0, 2].set(title="Test accuracy", xlabel="epoch", ylabel="images classified right")
+        axes[0, 2].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        weights_only = [name for name in result.names if name.endswith("weight")]
+        plots.moments(result.probe, weights_only, ax=axes[1, 0])
+        plots.step_sizes(result.probe, weights_only, ax=axes[1, 1])
+        plots.transfers(result.ledger, result.size, ax=axes[1, 2])
+        figure.suptitle(
+            f"{result.size:,} parameters trained with Adam on a device of {memory_bytes:,} bytes: "
+            f"the moments stay on the host",
+            fontsize=15,
+        )
+        figure.savefig(path)

@@ -1,0 +1,151 @@
+"""How a program runs on one block of memory: a kernel for each engine.
+
+The result does not depend on the block: every element is computed by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from adamoffload.arguments import choice
+from adamoffload.engine.program import Program
+from adamoffload.engine.sums import Rows, Sums, summed
+
+__all__ = ["ENGINES", "Flat", "Kernel", "NumpyKernel", "Span", "kernel_type"]
+
+ENGINES = ("auto", "numpy", "numba")
+
+Flat = np.ndarray[Any, np.dtype[np.float32]]
+
+Span = tuple[int, int, Sequence[Any]]
+"""Elements from start to stop, and the bound values that they are computed with."""
+
+
+class Kernel(Protocol):
+    """A program made ready to run on blocks.
+
+    Attributes
+    ----------
+    name : str
+        The engine's name.
+    program : Program
+        What it runs.
+    block_size : int
+        Elements of a block, at most.
+    """
+
+    name: str
+    program: Program
+    block_size: int
+
+    def scratch(self) -> Any:
+        """Allocate what one thread needs."""
+
+    def __call__(self, arrays: Sequence[Flat], values: Sequence[Any], scratch: Any, /) -> None:
+        """Run the program on one block of the arrays, in place."""
+
+    def summed(
+        self,
+        arrays: Sequence[Flat],
+        values: Sequence[Any],
+        scratch: Any,
+        smallest: np.float32,
+        rows: Rows,
+        /,
+    ) -> Sums:
+        """Run the program on arrays of any size, in place, and sum up; see `Sums`."""
+
+
+class NumpyKernel:
+    """Calls a program's ufuncs on a block, one after the other.
+
+    Parameters
+    ----------
+    program : Program
+        What to run.
+
+    Notes
+    -----
+    The block size is a measured compromise (``tests/benchmarks/block_size.py``). Three arrays and
+    a scratch buffer of 128k elements take 2 MiB, about what a second-level cache holds. Smaller
+    blocks lose more by handing over the interpreter lock, which costs two threads some 6 us a
+    ufunc: 1.4 ns a parameter with 128k elements, 1.8 with 64k, 2.6 with 32k, on two cores.
+    """
+
+    name = "numpy"
+    block_size = 1 << 17
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        kinds = [register.kind for register in program.registers]
+        self._arrays = [i for i, kind in enumerate(kinds) if kind == "array"]
+        self._scratch = [i for i, kind in enumerate(kinds) if kind == "scratch"]
+        self._body = [(line.ufunc, line.operands, line.result) for line in program.body]
+
+    def scratch(self) -> list[np.ndarray[Any, Any]]:
+        """Allocate the scratch buffers of one thread."""
+        registers = self.program.registers
+        return [np.empty(self.block_size, registers[i].dtype) for i in self._scratch]
+
+    def __call__(self, arrays: Sequence[Flat], values: Sequence[Any], scratch: Any) -> None:
+        """Run the program on one block of the arrays, in place."""
+        registers = list(values)
+        for i, array in zip(self._arrays, arrays, strict=True):
+            registers[i] = array
+        size = arrays[0].size
+        for i, buffer in zip(self._scratch, scratch, strict=True):
+            registers[i] = buffer[:size]
+        for ufunc, operands, result in self._body:
+            ufunc(*[registers[i] for i in operands], out=registers[result])
+
+    def summed(
+        self,
+        arrays: Sequence[Flat],
+        values: Sequence[Any],
+        scratch: Any,
+        smallest: np.float32,
+        rows: Rows,
+    ) -> Sums:
+        """Run the program on arrays of any size, in place, and sum up; see `Sums`."""
+        g, m, v = arrays
+
+        def run() -> None:
+            for begin in range(0, g.size, self.block_size):
+                block = slice(begin, begin + self.block_size)
+                self([array[block] for array in arrays], values, scratch)
+
+        return summed(run, g, m, v, smallest, rows)
+
+
+def kernel_type(owner: str, engine: object) -> Callable[[Program], Kernel]:
+    """Return the kernel of an engine.
+
+    Parameters
+    ----------
+    owner : str
+        Who asks, for messages.
+    engine : str
+        ``"numpy"``, ``"numba"``, or ``"auto"``: Numba if it is installed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such engine.
+    ImportError
+        If Numba was asked for and is not installed.
+    """
+    if choice(owner, "engine", engine, ENGINES) == "numpy":
+        return NumpyKernel
+    try:
+        from adamoffload.engine.fused import NumbaKernel
+    except ImportError as error:
+        if engine == "auto":
+            return NumpyKernel
+        raise ImportError(
+            f"{owner}: engine 'numba' needs Numba ({error}); install it with "
+            f"python3 -m pip install 'adamoffload[fast]'"
+        ) from error
+    return NumbaKernel

@@ -1,0 +1,529 @@
+"""The ledger: every hop of every step, what crossed the link, when, and what lay where.
+
+A hop is one stage that a chunk of the arena goes through in a step::
+
+    check     device   look for NaN and infinities, if asked to; the extremes come down
+    prepare   device   decay and unscale the gradient into a staging slot
+    d2h       link     the gradient goes down, device to host
+    wait      host     the host waits for a ticket
+    update    host     Adam: gradient in, update out, moments advanced
+    h2d       link     the update goes up, host to device
+    apply     device   the update is added to the parameters
+
+Times are seconds on the clock of the backend that the hop ran on (`Backend.now`). The module knows
+nothing of devices: whatever has a start and a stop can be recorded.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from adamoffload.observe.tables import save
+
+__all__ = [
+    "HOPS",
+    "NO_LEDGER",
+    "Event",
+    "Holding",
+    "Hop",
+    "Ledger",
+    "NullLedger",
+    "Parts",
+    "Record",
+    "ignore",
+]
+
+Hop = Literal["check", "prepare", "d2h", "wait", "update", "h2d", "apply"]
+
+HOPS: tuple[Hop, ...] = ("check", "prepare", "d2h", "wait", "update", "h2d", "apply")
+"""The hops in the order in which a step meets them; ``check`` is for all chunks at once."""
+
+Parts = tuple[tuple[str, int], ...]
+"""Which parameters a chunk holds, and how many elements of each."""
+
+_EVENTS = np.dtype(
+    [
+        ("hop", "U7"),
+        ("step", np.int64),
+        ("chunk", np.int64),
+        ("elements", np.int64),
+        ("nbytes", np.int64),
+        ("start_s", np.float64),
+        ("stop_s", np.float64),
+    ]
+)
+_MEMORY = np.dtype(
+    [
+        ("step", np.int64),
+        ("at_s", np.float64),
+        ("place", "U6"),
+        ("kind", "U12"),
+        ("nbytes", np.int64),
+    ]
+)
+
+
+class Timed(Protocol):
+    """What a recorded hop must know: when it began and when it ended, in seconds."""
+
+    @property
+    def start_s(self) -> float: ...
+
+    @property
+    def stop_s(self) -> float: ...
+
+
+class Clocked(Protocol):
+    """What a ledger must know of a device: its clock, and what its memory holds."""
+
+    @property
+    def simulated(self) -> bool: ...
+
+    def now(self) -> float: ...
+
+    def memory(self) -> tuple[int, int, int | None]: ...
+
+
+Record = Callable[[Hop, int, int, Timed], None]
+"""Takes hop, elements, bytes over the link, and ticket; `Ledger.at` makes one."""
+
+
+def ignore(hop: Hop, elements: int, nbytes: int, ticket: Timed) -> None:
+    """Record nothing."""
+
+
+class Holding(NamedTuple):
+    """Bytes of one kind in one place.
+
+    Attributes
+    ----------
+    place : str
+        ``"device"``, ``"pinned"`` or ``"host"``.
+    kind : str
+        ``"parameters"``, ``"gradients"``, ``"moments"``, ``"staging"`` or ``"other"``.
+    nbytes : int
+        How many.
+    """
+
+    place: str
+    kind: str
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One hop of one chunk.
+
+    Attributes
+    ----------
+    hop : str
+        One of `HOPS`.
+    step : int or None
+        The optimizer step, counted from 1; None for a copy outside a step.
+    chunk : int or None
+        The chunk's index in the plan, counted from 0; None for a ``check`` and outside a step.
+    elements : int
+        Parameters that the hop handled.
+    nbytes : int
+        Bytes that crossed the link: 0 unless the hop is ``d2h``, ``h2d`` or ``check``.
+    start_s, stop_s : float
+        Begin and end in seconds on the backend's clock.
+    parts : tuple of (str, int)
+        Which parameters the chunk holds, and how many elements of each; empty for a copy outside a
+        step.
+    """
+
+    hop: Hop
+    step: int | None
+    chunk: int | None
+    elements: int
+    nbytes: int
+    start_s: float
+    stop_s: float
+    parts: Parts = ()
+
+    @property
+    def seconds(self) -> float:
+        """How long the hop took."""
+        return self.stop_s - self.start_s
+
+
+class _Place(NamedTuple):
+    """Where a hop belongs; the hops of a chunk in a step share one."""
+
+    step: int | None
+    chunk: int | None
+    parts: Parts
+
+
+class _Entry(NamedTuple):
+    hop: Hop
+    place: _Place
+    elements: int
+    nbytes: int
+    ticket: Timed
+
+
+class Ledger:
+    """Collects the events of one or more optimizers.
+
+    Pass it to ``AdamOffload(..., ledger=ledger)``. Recording one hop is one append; the events'
+    times are read from their tickets when asked for. Threads may share a ledger; devices that
+    simulate their time may not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import adamoffload as ao
+    >>> device = ao.get_backend("numpy")
+    >>> w = ao.Parameter(device.asarray(np.ones(1000, np.float32)), name="w")
+    >>> ledger = ao.Ledger()
+    >>> opt = ao.AdamOffload([w], ledger=ledger)
+    >>> opt((device.asarray(np.ones(1000, np.float32)),))
+    (True,)
+    >>> ledger.bytes("d2h"), ledger.bytes("h2d"), ledger.bytes()
+    (4000, 4000, 8000)
+    >>> [event.hop for event in ledger.events if event.hop != "wait"]
+    ['prepare', 'd2h', 'update', 'h2d', 'apply']
+    """
+
+    def __init__(self) -> None:
+        self._entries: list[_Entry] = []
+        self._samples: list[tuple[int, float, int, tuple[Holding, ...]]] = []
+        self._clock: Any = None
+        self._limit: int | None = None
+        self._reading = threading.RLock()
+        self._forget()
+
+    # -- what an optimizer calls ----------------------------------------------------------------
+
+    def attach(self, device: Clocked) -> None:
+        """Take the device's clock and memory limit for what will be recorded.
+
+        Raises
+        ------
+        ValueError
+            If times of another clock are recorded here.
+        """
+        clock = device if device.simulated else "wall"
+        if self._clock not in (None, clock):
+            raise ValueError(
+                "Ledger: it records times of another clock already; simulated devices have one "
+                "each, so pass every one of them a ledger of its own"
+            )
+        self._clock = clock
+        self._limit = device.memory()[2]
+
+    def at(self, step: int | None = None, chunk: int | None = None, parts: Parts = ()) -> Record:
+        """Return a function that records hops of this step and chunk.
+
+        Parameters
+        ----------
+        step, chunk : int, optional
+            Left out for a copy outside a step.
+        parts : tuple of (str, int)
+            Which parameters the chunk holds, and how many elements of each.
+        """
+        entries = self._entries  # list.append is atomic: threads may share a ledger
+        place = _Place(step, chunk, parts)
+
+        def record(hop: Hop, elements: int, nbytes: int, ticket: Timed) -> None:
+            entries.append(_Entry(hop, place, elements, nbytes, ticket))
+
+        return record
+
+    def sample_memory(self, step: int, device: Clocked, holdings: tuple[Holding, ...]) -> None:
+        """Record where the bytes are now: what the optimizer knows of, and the device's use."""
+        self._samples.append((step, device.now(), device.memory()[0], holdings))
+
+    # -- what was recorded ----------------------------------------------------------------------
+
+    @property
+    def simulated(self) -> bool:
+        """Whether times are those of a simulated clock."""
+        return self._clock not in (None, "wall")
+
+    @property
+    def memory_limit(self) -> int | None:
+        """Bytes that the device allows; None without a limit."""
+        return self._limit
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """Everything recorded so far, in the order in which it was issued.
+
+        Hops still in flight are waited for, since only then their times are known.
+        """
+        return tuple(
+            Event(
+                entry.hop,
+                entry.place.step,
+                entry.place.chunk,
+                entry.elements,
+                entry.nbytes,
+                entry.ticket.start_s,
+                entry.ticket.stop_s,
+                entry.place.parts,
+            )
+            for entry in tuple(self._entries)
+        )
+
+    def bytes(
+        self, hop: Hop | None = None, *, step: int | None = None, parameter: str | None = None
+    ) -> int:
+        """Return the bytes that crossed the link: in all, by direction, step or parameter.
+
+        Parameters
+        ----------
+        hop : str, optional
+            One of `HOPS`.
+        step : int, optional
+            Counted from 1.
+        parameter : str, optional
+            A parameter's name: then only its share of each chunk is counted.
+
+        Raises
+        ------
+        ValueError
+            If there is no such hop, or nothing of such a parameter was recorded.
+        """
+        with self._reading:
+            chosen = self._chosen(hop, step)
+            if parameter is None:
+                return int(self._rows()["nbytes"][chosen].sum())
+            found = self._by_parameter(chosen)
+        if parameter not in found:
+            names = ", ".join(map(repr, [*found][:10])) or "nothing"
+            raise ValueError(f"Ledger: no parameter {parameter!r} was recorded; it has {names}")
+        return found[parameter]
+
+    def seconds(self, hop: Hop | None = None, *, step: int | None = None) -> float:
+        """Return the summed duration of the hops, which may have overlapped each other."""
+        with self._reading:
+            seconds = self._seconds()
+            return float(seconds[self._chosen(hop, step)[: len(seconds)]].sum())
+
+    @property
+    def steps(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The distinct steps recorded, ascending."""
+        steps = np.unique(self._rows()["step"])
+        return steps[steps >= 0]
+
+    def bytes_per_step(self, hop: Hop | None = None) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return the bytes that crossed the link in each of `steps`."""
+        with self._reading:
+            return np.asarray(self._per_step(hop, self._rows()["nbytes"]), np.int64)
+
+    def seconds_per_step(self, hop: Hop | None = None) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return the summed duration of the hops in each of `steps`."""
+        with self._reading:
+            return np.asarray(self._per_step(hop, self._seconds()), np.float64)
+
+    def step_times(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return begin and end of each of `steps`: shape (steps, 2), seconds on the clock."""
+        table = self.to_array()
+        table = table[table["step"] >= 0]
+        steps, place = np.unique(table["step"], return_inverse=True)
+        times = np.empty((len(steps), 2))
+        times[:] = np.inf, -np.inf
+        np.minimum.at(times[:, 0], place, table["start_s"])
+        np.maximum.at(times[:, 1], place, table["stop_s"])
+        return times
+
+    def bytes_by_parameter(self, hop: Hop | None = None) -> dict[str, int]:
+        """Return the bytes that crossed the link in steps, by parameter's name."""
+        with self._reading:
+            return self._by_parameter(self._chosen(hop, None))
+
+    def bandwidth(self, hop: Hop, *, step: int | None = None) -> float:
+        """Return bytes a second while a direction was busy; NaN if it never moved.
+
+        Copies that overlap are not counted twice: busy is when at least one was under way.
+        """
+        with self._reading:
+            rows = self.to_array()
+            rows = rows[self._chosen(hop, step)[: len(rows)]]
+        nbytes = rows["nbytes"].sum()
+        if not nbytes:
+            return math.nan
+        rows = rows[np.argsort(rows["start_s"], kind="stable")]
+        ends = np.maximum.accumulate(rows["stop_s"])
+        starts = np.maximum(rows["start_s"][1:], ends[:-1])
+        busy = ends[0] - rows["start_s"][0] + np.sum(np.maximum(rows["stop_s"][1:] - starts, 0))
+        return float(nbytes / busy) if busy else math.inf
+
+    def to_array(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """Return all events, a row each; hops in flight are waited for.
+
+        Returns
+        -------
+        structured ndarray
+            The fields of `Event` but for `parts`; step and chunk are -1 for a copy outside a step.
+        """
+        with self._reading:
+            seconds = self._times()
+            table = self._rows()[: len(seconds)].copy()
+        table["start_s"], table["stop_s"] = seconds.T
+        return table
+
+    def memory(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """Return where the bytes were at the begin and end of each step, a row each.
+
+        Returns
+        -------
+        structured ndarray
+            ``step``, ``at_s`` (seconds on the clock), ``place`` (``"device"``, ``"pinned"`` or
+            ``"host"``), ``kind`` (``"parameters"``, ``"gradients"``, ``"moments"``,
+            ``"staging"`` or ``"other"``) and ``nbytes``. ``"other"`` on the device is what its
+            measured use exceeds the rest by: activations and data.
+        """
+        return np.array(list(self._memory_rows()), _MEMORY)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything to ``.npz``, or the events to ``.csv``.
+
+        The archive holds ``events`` (`to_array`), ``memory``, ``steps``, ``step_times``,
+        ``parameters`` (names) with ``parameter_bytes``, ``simulated`` and ``memory_limit`` (-1 for
+        none).
+
+        Raises
+        ------
+        ValueError
+            If the path ends otherwise.
+        """
+        names = _EVENTS.names or ()
+        save("Ledger", path, self._arrays, names, lambda: self.to_array().tolist())
+
+    def clear(self) -> None:
+        """Forget everything recorded."""
+        with self._reading:
+            self._entries.clear()
+            self._samples.clear()
+            self._forget()
+
+    # -- columns --------------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        self._known = np.empty(0, _EVENTS)
+        self._known_times = np.empty((0, 2))
+        self._known_parts = np.empty(0, np.int64)
+        self._all_parts: dict[Parts, int] = {(): 0}
+
+    def _rows(self) -> np.ndarray[Any, np.dtype[Any]]:
+        with self._reading:
+            new = self._entries[len(self._known) :]
+            if new:
+                rows = [
+                    (e.hop, _or_outside(e.place.step), _or_outside(e.place.chunk), *e[2:4], 0, 0)
+                    for e in new
+                ]
+                self._known = np.concatenate([self._known, np.array(rows, _EVENTS)])
+                numbers = [
+                    self._all_parts.setdefault(parts, len(self._all_parts))
+                    for parts in (e.place.parts for e in new)
+                ]
+                self._known_parts = np.concatenate([self._known_parts, numbers])
+            return self._known
+
+    def _times(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        with self._reading:
+            new = self._entries[len(self._known_times) :]
+            if new:
+                self._rows()
+                times = [(e.ticket.start_s, e.ticket.stop_s) for e in new]
+                self._known_times = np.concatenate([self._known_times, np.array(times)])
+            return self._known_times
+
+    def _seconds(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        times = self._times()
+        return times[:, 1] - times[:, 0]
+
+    def _chosen(self, hop: Hop | None, step: int | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        if hop is not None and hop not in HOPS:
+            raise ValueError(f"Ledger: hop must be one of {', '.join(HOPS)}, got {hop!r}")
+        rows = self._rows()
+        chosen = np.ones(len(rows), bool)
+        if hop is not None:
+            chosen &= rows["hop"] == hop
+        if step is not None:
+            chosen &= rows["step"] == step
+        return chosen
+
+    def _per_step(self, hop: Hop | None, values: Any) -> Any:
+        chosen = self._chosen(hop, None)[: len(values)]
+        numbers = self._rows()["step"][: len(values)]
+        steps, place = np.unique(numbers, return_inverse=True)
+        totals = np.zeros(len(steps), values.dtype)
+        np.add.at(totals, place[chosen], values[chosen])
+        return totals[steps >= 0]
+
+    def _by_parameter(self, chosen: np.ndarray[Any, Any]) -> dict[str, int]:
+        rows, parts = self._rows()[chosen], self._known_parts[: len(chosen)][chosen]
+        each = rows["nbytes"] // np.maximum(rows["elements"], 1)
+        per_element = np.zeros(len(self._all_parts), np.int64)
+        np.add.at(per_element, parts, each)
+        totals: dict[str, int] = {}
+        for held, nbytes in zip(self._all_parts, per_element.tolist(), strict=True):
+            for name, elements in held:
+                totals[name] = totals.get(name, 0) + nbytes * elements
+        return totals
+
+    def _memory_rows(self) -> Iterator[tuple[int, float, str, str, int]]:
+        for step, at_s, used, holdings in tuple(self._samples):
+            for place, kind, nbytes in holdings:
+                yield step, at_s, place, kind, nbytes
+            known = sum(nbytes for place, _, nbytes in holdings if place == "device")
+            yield step, at_s, "device", "other", max(0, used - known)
+
+    def _arrays(self) -> dict[str, Any]:
+        return {
+            "events": self.to_array(),
+            "memory": self.memory(),
+            "steps": self.steps,
+            "step_times": self.step_times(),
+            "parameters": np.array(list(self.bytes_by_parameter()), np.str_),
+            "parameter_bytes": np.array(list(self.bytes_by_parameter().values()), np.int64),
+            "simulated": np.array(self.simulated),
+            "memory_limit": np.array(-1 if self._limit is None else self._limit),
+        }
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __bool__(self) -> bool:
+        return True  # an empty ledger is still one
+
+    def __repr__(self) -> str:
+        return (
+            f"Ledger({len(self)} hops, {self.bytes('d2h'):,} bytes d2h, "
+            f"{self.bytes('h2d'):,} bytes h2d)"
+        )
+
+
+class NullLedger(Ledger):
+    """A ledger that records nothing: what an optimizer has when none was given."""
+
+    def attach(self, device: Clocked) -> None:
+        """Do nothing."""
+
+    def at(self, step: int | None = None, chunk: int | None = None, parts: Parts = ()) -> Record:  # noqa: ARG002
+        """Return a function that does nothing."""
+        return ignore
+
+    def sample_memory(self, step: int, device: Clocked, holdings: tuple[Holding, ...]) -> None:
+        """Do nothing."""
+
+
+NO_LEDGER = NullLedger()
+"""The one `NullLedger` that everything without a ledger shares."""
+
+
+def _or_outside(index: int | None) -> int:
+    return -1 if index is None else index

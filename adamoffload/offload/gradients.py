@@ -1,0 +1,135 @@
+"""Checks the gradients of a step, before anything changes, and flattens them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from adamoffload.arguments import describe
+from adamoffload.device.backend import Array, ResidencyError, backend_of
+from adamoffload.device.parameter import Parameter
+
+__all__ = ["Gradients", "centralized"]
+
+_FLOAT32 = np.dtype(np.float32)
+
+
+class Gradients:
+    """Knows what gradients must look like for a set of parameters.
+
+    Parameters
+    ----------
+    owner : str
+        The optimizer's name, for messages.
+    parameters : sequence of Parameter
+        In update order, all on one device and in memory of their own.
+    """
+
+    def __init__(self, owner: str, parameters: Sequence[Parameter]) -> None:
+        self._owner = owner
+        self._parameters = parameters
+        backend = parameters[0].backend
+        assert backend is not None, "read_parameters refuses parameters on the host"
+        self.backend = backend
+        self._spans = sorted((backend._address(p.data), 4 * p.size, p.name) for p in parameters)
+        self._starts = [start for start, _, _ in self._spans]
+        self._expected = [
+            (parameter, parameter.shape, 4 * parameter.size) for parameter in parameters
+        ]
+
+    def flat(self, gradients: Any) -> list[Array]:
+        """Return the gradients, each as a flat array, in update order.
+
+        A gradient that is not C-contiguous is copied, on the device; others are views.
+
+        Raises
+        ------
+        TypeError, ResidencyError
+            For a wrong container, object or dtype; for a gradient that is elsewhere.
+        ValueError
+            For a wrong number, name or shape; for memory shared with a parameter.
+        """
+        if isinstance(gradients, Mapping):
+            gradients = self._by_order(gradients)
+        if not isinstance(gradients, tuple | list):
+            raise TypeError(
+                f"{self._owner}: gradients must be a tuple or list, or a mapping from name, got "
+                f"{describe(gradients)}"
+            )
+        if len(gradients) != len(self._parameters):
+            raise ValueError(
+                f"{self._owner}: expected {len(self._parameters)} gradients, one for each "
+                f"parameter, got {len(gradients)}"
+            )
+        return [
+            self._flat(gradient, *expected)
+            for gradient, expected in zip(gradients, self._expected, strict=True)
+        ]
+
+    def _by_order(self, gradients: Mapping[str, Array]) -> list[Array]:
+        names = [parameter.name for parameter in self._parameters]
+        unknown = [name for name in gradients if name not in names]
+        missing = [name for name in names if name not in gradients]
+        if unknown or missing:
+            raise ValueError(
+                f"{self._owner}: gradients must be given for each parameter by its name; "
+                f"missing: {missing or 'none'}, unknown: {unknown or 'none'}"
+            )
+        return [gradients[name] for name in names]
+
+    def _flat(
+        self, gradient: Any, parameter: Parameter, shape: tuple[int, ...], nbytes: int
+    ) -> Array:
+        if not self.backend.owns(gradient):
+            raise self._misplaced(gradient, parameter)
+        if gradient.dtype != _FLOAT32:
+            raise TypeError(
+                f"{self._who(parameter)} must be float32, got {gradient.dtype}; "
+                f"pass gradient.astype(np.float32)"
+            )
+        if gradient.shape != shape:
+            raise ValueError(
+                f"{self._who(parameter)} must have the parameter's shape {shape}, got "
+                f"{gradient.shape}"
+            )
+        if not gradient.flags.c_contiguous:
+            return gradient.copy().reshape(-1)  # on the device: it shares memory with nothing
+        start = self.backend._address(gradient)
+        before = bisect_left(self._starts, start + nbytes)
+        if before:  # the spans are disjoint: only the last that begins before the end can overlap
+            begin, length, name = self._spans[before - 1]
+            if begin + length > start:
+                raise ValueError(
+                    f"{self._who(parameter)} shares memory with parameter {name!r}, which the step "
+                    f"writes to while it still reads; pass gradient.copy()"
+                )
+        return gradient if len(shape) == 1 else gradient.reshape(-1)
+
+    def _misplaced(self, gradient: Any, parameter: Parameter) -> TypeError:
+        who = self._who(parameter)
+        if isinstance(gradient, np.ndarray):
+            return ResidencyError(f"{who} is on the host; pass device.asarray(gradient)")
+        other = backend_of(gradient)
+        if other is not None:
+            return ResidencyError(
+                f"{who} is on another device, {other!r}; pass device.asarray(other.asnumpy(x))"
+            )
+        return TypeError(f"{who} must be a device array, got {describe(gradient)}")
+
+    def _who(self, parameter: Parameter) -> str:
+        return f"{self._owner}: the gradient of {parameter.name!r}"
+
+
+def centralized(flat: Array, parameter: Parameter, decay: np.float32) -> Array:
+    """Return the decayed gradient less its mean over all axes but the first, flattened.
+
+    This is gradient centralization (Yong et al., arXiv:2004.01461, eq. 1). It runs on the device
+    and takes the memory of a gradient there.
+    """
+    g = flat.reshape(parameter.shape)
+    if decay:
+        g = g + parameter.data * decay
+    return (g - np.mean(g, axis=tuple(range(1, g.ndim)), keepdims=True)).reshape(-1)

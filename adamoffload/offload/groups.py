@@ -1,0 +1,362 @@
+"""Reads what a user passes as parameters, learning rates and weight decays.
+
+The result is one `Group` for each parameter; parameters that share all hyper-parameters share the
+`Group` object. Everything wrong is refused here, before an optimizer exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+
+from adamoffload.arguments import describe, flag, float32, number, table
+from adamoffload.device.backend import ResidencyError
+from adamoffload.device.parameter import Parameter
+from adamoffload.schedules import LearningRateSchedule
+
+__all__ = [
+    "Decay",
+    "FixedRate",
+    "Group",
+    "Rate",
+    "TableRate",
+    "read_decay",
+    "read_parameters",
+    "read_rate",
+]
+
+_GROUP_KEYS = ("params", "lr", "weight_decay", "grad_centralization", "order_params")
+
+
+class Rate(Protocol):
+    """A learning rate: a number, a table by step, or a schedule."""
+
+    @property
+    def source(self) -> Any:
+        """What `AdamOffload.get_lr_parameter` returns."""
+
+    def at(self, step: int) -> np.float32:
+        """Return the rate of the 0-based `step`."""
+
+
+class FixedRate:
+    """A learning rate that stays until it is assigned anew: ``given`` at first, ``value`` now."""
+
+    __slots__ = ("given", "value")
+
+    def __init__(self, value: np.float32) -> None:
+        self.given = self.value = value
+
+    @property
+    def source(self) -> np.float32:
+        """The number."""
+        return self.value
+
+    def at(self, step: int) -> np.float32:  # noqa: ARG002
+        """Return the number."""
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class TableRate:
+    """A learning rate for each step."""
+
+    owner: str
+    source: np.ndarray[Any, np.dtype[np.float32]]
+
+    def at(self, step: int) -> np.float32:
+        """Return the entry of the step, or raise RuntimeError if there is none."""
+        if step >= len(self.source):
+            raise RuntimeError(
+                f"{self.owner}: the learning_rate table has {len(self.source)} entries, all used; "
+                f"step {step + 1} needs one more. Pass a longer table or a LearningRateSchedule"
+            )
+        return np.float32(self.source[step])
+
+
+@dataclass(frozen=True, slots=True)
+class _ScheduledRate:
+    """A learning rate that a schedule computes."""
+
+    owner: str
+    source: LearningRateSchedule
+
+    def at(self, step: int) -> np.float32:
+        return _called(self.owner, "learning_rate", self.source, step)
+
+
+@dataclass(frozen=True, slots=True)
+class Decay:
+    """A weight decay: a number, or a callable of the 0-based step."""
+
+    owner: str
+    source: float | Callable[[int], Any]
+
+    def at(self, step: int) -> np.float32:
+        """Return the decay of the 0-based `step`."""
+        if callable(self.source):
+            return _called(self.owner, "weight_decay", self.source, step)
+        return np.float32(self.source)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """The hyper-parameters that some parameters share."""
+
+    rate: Rate
+    decay: Decay
+    centralize: bool = False
+
+
+def read_rate(owner: str, value: object) -> Rate:
+    """Read a learning rate: a number, a 0-D array, an iterable of numbers, or a schedule.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is something else, negative, not finite, empty or nested.
+    """
+    if isinstance(value, LearningRateSchedule):
+        return _ScheduledRate(owner, value)
+    if isinstance(value, np.ndarray):
+        if value.ndim > 1:
+            raise ValueError(
+                f"{owner}: learning_rate must have one dimension, a number a step, got shape "
+                f"{value.shape}"
+            )
+        if value.ndim == 0:
+            value = value[()]
+    if isinstance(value, float | int | np.number | np.bool_):
+        rate = number(owner, "learning_rate", value, at_least=0)
+        return FixedRate(float32(owner, "learning_rate", rate))
+    rates = table(owner, "learning_rate", value)
+    float32(owner, "learning_rate", float(rates.max()))
+    return TableRate(owner, rates.astype(np.float32))
+
+
+def read_decay(owner: str, value: object) -> Decay:
+    """Read a weight decay: a number or a callable of the 0-based step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is something else, negative or not finite.
+    """
+    if callable(value):
+        return Decay(owner, value)
+    decay = number(owner, "weight_decay", value, at_least=0)
+    float32(owner, "weight_decay", decay)
+    return Decay(owner, decay)
+
+
+def read_parameters(
+    owner: str, params: object, rate: Rate, decay: Decay
+) -> tuple[tuple[Parameter, ...], tuple[Group, ...], bool]:
+    """Read parameters or groups of them.
+
+    Parameters
+    ----------
+    owner : str
+        The optimizer's name, for messages.
+    params : iterable of Parameter, or of dict
+        What the user passed.
+    rate, decay : Rate, Decay
+        The defaults, for what a group leaves out.
+
+    Returns
+    -------
+    parameters : tuple of Parameter
+        In update order.
+    groups : tuple of Group
+        The group of each, same order.
+    grouped : bool
+        Whether the user gave groups.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError, RuntimeError, AttributeError
+        If something is wrong; the types are those of the reference implementation.
+    """
+    items = _items(owner, "params", params)
+    grouped = all(isinstance(item, dict) for item in items)
+    if all(isinstance(item, Parameter) for item in items):
+        decayed = Group(rate, decay)
+        plain = Group(rate, Decay(owner, 0.0))
+        parameters = tuple(items)
+        groups = tuple(plain if "beta" in p.name or "gamma" in p.name else decayed for p in items)
+    elif grouped:
+        parameters, groups = _read_groups(owner, items, Group(rate, decay))
+    else:
+        stranger = next(item for item in items if not isinstance(item, Parameter))
+        raise TypeError(
+            f"{owner}: params must hold Parameter objects only, or dicts (groups) only; got "
+            f"{describe(stranger)}"
+        )
+    _check_names(owner, parameters)
+    _check_arrays(owner, parameters)
+    _check_tables(owner, groups)
+    return parameters, groups, grouped
+
+
+def _items(owner: str, name: str, value: object) -> list[Any]:
+    if value is None:
+        raise ValueError(f"{owner}: {name} must be an iterable of Parameter, got None")
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping | Parameter):
+        raise TypeError(
+            f"{owner}: {name} must be an iterable of Parameter, such as a list, got "
+            f"{describe(value)}"
+        )
+    items = list(value)
+    if not items:
+        raise ValueError(f"{owner}: {name} must not be empty")
+    return items
+
+
+def _read_groups(
+    owner: str, dicts: Sequence[dict[str, Any]], default: Group
+) -> tuple[tuple[Parameter, ...], tuple[Group, ...]]:
+    order: object = ()
+    members: list[tuple[Parameter, Group]] = []
+    for entry in dicts:
+        unknown = [key for key in entry if key not in _GROUP_KEYS]
+        if unknown:
+            raise KeyError(
+                f"{owner}: a group has no key {unknown[0]!r}; keys are {', '.join(_GROUP_KEYS)}"
+            )
+        if "order_params" in entry:
+            if len(entry) > 1:
+                raise ValueError(
+                    f"{owner}: order_params must stand alone in its dict, got it beside "
+                    f"{', '.join(key for key in entry if key != 'order_params')}"
+                )
+            if order != ():
+                raise ValueError(f"{owner}: order_params must be given once")
+            order = entry["order_params"]
+            continue
+        group = _read_group(owner, entry, default)
+        for parameter in _items(owner, "a group's params", entry["params"]):
+            if not isinstance(parameter, Parameter):
+                raise TypeError(
+                    f"{owner}: a group's params must hold Parameter objects, got "
+                    f"{describe(parameter)}"
+                )
+            if any(parameter is other for other, _ in members):
+                raise RuntimeError(f"{owner}: parameter {parameter.name!r} is in two places")
+            members.append((parameter, group))
+    _check_names(owner, [parameter for parameter, _ in members])
+    members = _ordered(owner, members, order)
+    if not members:
+        raise ValueError(
+            f"{owner}: params must not be empty: there are no parameters in the groups"
+        )
+    return tuple(p for p, _ in members), tuple(group for _, group in members)
+
+
+def _read_group(owner: str, entry: dict[str, Any], default: Group) -> Group:
+    if "params" not in entry:
+        raise KeyError(f"{owner}: a group needs the key 'params', got {sorted(entry)}")
+    group = replace(default)  # a copy: `Group` objects are told apart by identity
+    if "lr" in entry:
+        group = replace(group, rate=read_rate(owner, entry["lr"]))
+    if "weight_decay" in entry:
+        group = replace(group, decay=read_decay(owner, entry["weight_decay"]))
+    if "grad_centralization" in entry:
+        centralize = flag(owner, "grad_centralization", entry["grad_centralization"])
+        group = replace(group, centralize=centralize)
+    return group
+
+
+def _ordered(
+    owner: str, members: list[tuple[Parameter, Group]], order: object
+) -> list[tuple[Parameter, Group]]:
+    if not isinstance(order, list | tuple | str):
+        raise TypeError(
+            f"{owner}: order_params must be a list or tuple of Parameter, got {describe(order)}"
+        )
+    if not order:  # an empty order asks for nothing
+        return members
+    if len(order) != len(members):
+        raise ValueError(
+            f"{owner}: order_params must name every parameter once: it has {len(order)} entries "
+            f"for {len(members)} parameters"
+        )
+    by_name = {parameter.name: (parameter, group) for parameter, group in members}
+    ordered = []
+    for entry in order:
+        if not isinstance(entry, Parameter):
+            raise AttributeError(
+                f"{owner}: order_params must hold Parameter objects, got {describe(entry)}, which "
+                f"has no name"
+            )
+        if entry.name not in by_name:
+            raise ValueError(
+                f"{owner}: order_params names {entry.name!r}, which is in no group or named twice"
+            )
+        ordered.append(by_name.pop(entry.name))
+    return ordered
+
+
+def _check_names(owner: str, parameters: Sequence[Parameter]) -> None:
+    seen = set()
+    for parameter in parameters:
+        if parameter.name in seen:
+            raise ValueError(
+                f"{owner}: two parameters are called {parameter.name!r}; state is kept by name, "
+                f"so names must differ"
+            )
+        seen.add(parameter.name)
+
+
+def _check_arrays(owner: str, parameters: Sequence[Parameter]) -> None:
+    device = parameters[0].backend
+    spans = []
+    for parameter in parameters:
+        if parameter.backend is None:
+            raise ResidencyError(
+                f"{owner}: parameter {parameter.name!r} is on the host; create it with "
+                f"Parameter(device.asarray(x), name=...)"
+            )
+        if parameter.backend is not device:
+            raise ResidencyError(
+                f"{owner}: all parameters must be on one device; {parameters[0].name!r} is on "
+                f"{device!r} and {parameter.name!r} on another, {parameter.backend!r}"
+            )
+        if parameter.dtype != np.float32:
+            raise TypeError(
+                f"{owner}: parameter {parameter.name!r} must be float32, got {parameter.dtype}; "
+                f"create it with Parameter(device.asarray(x.astype(np.float32)), name=...)"
+            )
+        if parameter.size == 0:
+            raise ValueError(
+                f"{owner}: parameter {parameter.name!r} has shape {parameter.shape}: "
+                f"it must have at least one element"
+            )
+        spans.append((parameter.backend._address(parameter.data), parameter))
+    spans.sort(key=lambda span: span[0])
+    for (start, first), (following, second) in pairwise(spans):
+        if start + 4 * first.size > following:
+            raise ValueError(
+                f"{owner}: parameters {first.name!r} and {second.name!r} share memory; each must "
+                f"have its own"
+            )
+
+
+def _check_tables(owner: str, groups: Sequence[Group]) -> None:
+    lengths = {len(group.rate.source) for group in groups if isinstance(group.rate, TableRate)}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"{owner}: learning_rate tables must have the same size in all groups, got "
+            f"{sorted(lengths)}"
+        )
+
+
+def _called(owner: str, name: str, function: Callable[[int], Any], step: int) -> np.float32:
+    """Call a schedule; whatever it returns must be one finite real number."""
+    value = function(step)
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.item()
+    return float32(owner, f"{name} at step {step}", number(owner, f"{name}({step})", value))

@@ -1,0 +1,223 @@
+"""Looks at gradients on the device, before a step, for what would do lasting damage.
+
+A NaN or an infinity that reaches Adam stays in the moments for ever. So does a finite gradient
+whose square overflows float32: the second moment becomes infinite, the update 0, and the element
+never moves again. The reference lets all of them pass, and so does the default here, at no cost.
+
+The smallest and the largest element tell nearly everything, since NaN and infinities come through
+both reductions: 8 bytes for each large gradient, or batch of small ones, cross the link, all in one
+copy. Where they leave a doubt, and to say where it is, the host looks at the elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from adamoffload.device.backend import Array, Backend, HostArray, Ticket
+from adamoffload.device.parameter import Parameter
+from adamoffload.observe.ledger import Record
+
+__all__ = ["POLICIES", "Open", "Screen", "Sieve"]
+
+POLICIES = ("propagate", "raise", "skip")
+
+_FLOAT32 = np.dtype(np.float32)
+_SMALL = 1 << 16  # elements: gradients up to this size are looked at together,
+_TOGETHER = 1 << 18  # and that many of their elements, since a call costs as much as 10,000 do
+_PIECE = 1 << 20  # elements that the host looks at together
+
+
+class Screen(Protocol):
+    """What stands between a decided step and its first change.
+
+    Attributes
+    ----------
+    found : int
+        Steps that did not pass.
+    """
+
+    found: int
+
+    def passes(
+        self,
+        number: int,
+        gradients: Sequence[Array],
+        decays: Sequence[np.float32],
+        record: Record,
+    ) -> bool:
+        """Return whether the step may go on."""
+
+
+class Open:
+    """Lets everything through: what an optimizer has by default."""
+
+    found = 0
+
+    def passes(self, *_: object) -> bool:
+        """Return True."""
+        return True
+
+
+class Sieve:
+    """Stops a step in which some element, as Adam would see it, has no finite square.
+
+    Parameters
+    ----------
+    owner : str
+        The optimizer's name, for messages.
+    parameters : sequence of Parameter
+        In update order, on one device.
+    unscale : float32
+        What gradients are multiplied by.
+    raises : bool
+        Whether to raise rather than to return False.
+    """
+
+    def __init__(
+        self, owner: str, parameters: Sequence[Parameter], unscale: np.float32, *, raises: bool
+    ) -> None:
+        self.found = 0
+        self._owner = owner
+        self._parameters = parameters
+        self._weights = [parameter.data.reshape(-1) for parameter in parameters]
+        self._unscale = unscale
+        self._raises = raises
+        backend = parameters[0].backend
+        assert backend is not None, "read_parameters refuses parameters on the host"
+        self._backend: Backend = backend
+        self._batches = _batches([parameter.size for parameter in parameters])
+        self._host = backend._empty_pinned(4 * len(self._batches), _FLOAT32)
+
+    def passes(
+        self,
+        number: int,
+        gradients: Sequence[Array],
+        decays: Sequence[np.float32],
+        record: Record,
+    ) -> bool:
+        """Return whether the step may go on.
+
+        Parameters
+        ----------
+        number : int
+            The step's, counted from 1.
+        gradients : sequence of device array, shape (size,), float32
+            Flattened, in update order.
+        decays : sequence of float32
+            What times the parameter is added to its gradient, for each parameter.
+        record : callable
+            From `Ledger.at`; every copy is recorded as the hop ``check``.
+
+        Raises
+        ------
+        FloatingPointError
+            If it may not, and that is to raise.
+        """
+        for i in self._doubtful(gradients, decays, record):
+            text = self._look(i, gradients[i], decays[i], record)
+            if text:
+                self.found += 1
+                if self._raises:
+                    raise FloatingPointError(f"{self._owner}: step {number}: {text}")
+                return False
+        return True
+
+    def _doubtful(
+        self, gradients: Sequence[Array], decays: Sequence[np.float32], record: Record
+    ) -> Iterator[int]:
+        """Yield the parameters for which the extremes do not exclude an overflow."""
+        own = [[gradients[i] for i in batch] for batch in self._batches]
+        added = [[self._weights[i] for i in batch if decays[i]] for batch in self._batches]
+        largest = iter(self._largest([arrays for arrays in (*own, *added) if arrays], record))
+        bounds = [next(largest) for _ in own]
+        for k, batch in enumerate(self._batches):
+            # Rounding is monotonic: no sum is larger than that of what is largest in its parts.
+            decay = max(abs(decays[i]) for i in batch)
+            bound = bounds[k] + decay * next(largest) if added[k] else bounds[k]
+            if not np.isfinite(np.square(bound * self._unscale)):
+                yield from batch
+
+    def _largest(self, groups: Sequence[Sequence[Array]], record: Record) -> HostArray:
+        """Return the largest magnitude in each group of device arrays: NaN if there is one."""
+        target = self._backend._empty((2 * len(groups),), _FLOAT32)
+        host = self._host[: 2 * len(groups)]
+
+        def reduce() -> None:
+            np.concatenate([x for arrays in groups for x in _extremes(arrays)], out=target)
+
+        reduced = self._backend.run_on_device(reduce)
+        copied = self._backend.d2h(target, host, after=(reduced,))
+        copied.wait()
+        elements = sum(x.size for arrays in groups for x in arrays)
+        record("check", elements, host.nbytes, _Span(reduced, copied))
+        largest: HostArray = np.max(np.abs(host.reshape(-1, 2)), axis=1)
+        return largest
+
+    def _look(self, i: int, gradient: Array, decay: np.float32, record: Record) -> str:
+        """Return what is wrong with a gradient, and where first; empty if nothing is."""
+
+        def down(array: Array) -> HostArray:
+            return self._backend.asnumpy(
+                array, record=lambda _, elements, nbytes, t: record("check", elements, nbytes, t)
+            )
+
+        for start in range(0, gradient.size, _PIECE):
+            part = slice(start, start + _PIECE)
+            g = down(gradient[part])
+            seen = (g + down(self._weights[i][part]) * decay if decay else g) * self._unscale
+            bad = ~np.isfinite(np.square(seen))
+            if bad.any():
+                k = int(np.argmax(bad))
+                return self._told(self._parameters[i], start + k, g[k], seen[k])
+        return ""
+
+    def _told(self, parameter: Parameter, place: int, g: np.float32, seen: np.float32) -> str:
+        index = tuple(int(k) for k in np.unravel_index(place, parameter.shape))
+        text = f"the gradient of {parameter.name!r} is {g!s} at index {index}"
+        if g != seen and not np.isnan(g):
+            text += f", and {seen!s} with weight decay and loss scale"
+        if np.isfinite(seen):
+            text += (
+                ", whose square overflows float32: the second moment would become infinite, and "
+                "the element never move again"
+            )
+        return (
+            f"{text}. Nothing has changed. Look where it comes from, or pass on_nonfinite='skip' "
+            f"to leave such steps out"
+        )
+
+
+def _extremes(arrays: Sequence[Array]) -> list[Array]:
+    x = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return [np.min(x, keepdims=True), np.max(x, keepdims=True)]
+
+
+def _batches(sizes: Sequence[int]) -> list[list[int]]:
+    """Put the places of small neighbours together."""
+    batches: list[list[int]] = []
+    room = 0
+    for i, size in enumerate(sizes):
+        if size > min(room, _SMALL):
+            batches.append([])
+            room = _TOGETHER
+        batches[-1].append(i)
+        room = room - size if size <= _SMALL else 0
+    return batches
+
+
+class _Span(NamedTuple):
+    """From the beginning of one operation to the end of another."""
+
+    first: Ticket
+    last: Ticket
+
+    @property
+    def start_s(self) -> float:
+        return self.first.start_s
+
+    @property
+    def stop_s(self) -> float:
+        return self.last.stop_s

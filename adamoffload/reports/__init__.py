@@ -1,0 +1,1 @@
+"""What was recorded, in tables, in sentences, and on one page."""

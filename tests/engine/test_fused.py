@@ -1,0 +1,180 @@
+"""The Numba engine: the bits of the NumPy engine, from the same rule."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import adamoffload as ao
+from adamoffload.engine.kernel import NumpyKernel
+from adamoffload.engine.program import trace
+from adamoffload.engine.sums import Rows
+from adamoffload.engine.team import Team
+from adamoffload.rules.adam import adam
+
+pytest.importorskip("numba", reason="needs the extra 'fast'")
+from adamoffload.engine.fused import NumbaKernel, source
+
+SCALARS = {
+    "lr_t": np.float32(0.01),
+    "beta1": np.float32(0.9),
+    "beta2": np.float32(0.999),
+    "eps": np.float32(1e-8),
+}
+VARIANTS = [(nesterov, flush) for nesterov in (False, True) for flush in (False, True)]
+PROGRAMS = {
+    (nesterov, flush): trace(
+        partial(adam, nesterov=nesterov, flush=flush), ["g", "m", "v"], list(SCALARS)
+    )
+    for nesterov, flush in VARIANTS
+}
+KERNELS = {variant: NumbaKernel(program) for variant, program in PROGRAMS.items()}
+Float32 = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def assert_same_bits(rows: list[Float32], variant: tuple[bool, bool], scalars: Any) -> None:
+    program = PROGRAMS[variant]
+    size = rows[0].size
+    numpy_rows, numba_rows = ([row.copy() for row in rows] for _ in range(2))
+    with np.errstate(all="ignore"):
+        Team(1).run(NumpyKernel(program), numpy_rows, [(0, size, program.bind(scalars))])
+        Team(2).run(KERNELS[variant], numba_rows, [(0, size, program.bind(scalars))])
+    for left, right in zip(numpy_rows, numba_rows, strict=True):
+        nan = np.isnan(left)
+        np.testing.assert_array_equal(np.isnan(right), nan)
+        np.testing.assert_array_equal(right.view(np.uint32)[~nan], left.view(np.uint32)[~nan])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_random_bit_patterns_give_the_same_bits(variant: tuple[bool, bool]) -> None:
+    bits = np.random.default_rng(1).integers(0, 2**32, (3, 300_001), dtype=np.uint32)
+    assert_same_bits(list(bits.view(np.float32)), variant, SCALARS)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_summing_up_changes_no_bit(variant: tuple[bool, bool]) -> None:
+    bits = np.random.default_rng(2).integers(0, 2**32, (3, 50_001), dtype=np.uint32)
+    plain, summed = (list(bits.view(np.float32).copy()) for _ in range(2))
+    kernel, values = KERNELS[variant], PROGRAMS[variant].bind(SCALARS)
+    kernel(plain, values, None)
+    kernel.summed(summed, values, None, np.float32(1e-16), Rows([0, 3, 20_000, 50_001]))
+    for left, right in zip(plain, summed, strict=True):
+        np.testing.assert_array_equal(left.view(np.uint32), right.view(np.uint32))
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(
+    hnp.arrays(np.float32, (3, 9), elements=st.floats(width=32)),
+    st.sampled_from(VARIANTS),
+    st.sampled_from([1e-3, 0.0, 3e38, 1e-45]),
+    st.sampled_from([0.9, 0.5, 1e-40]),
+)
+def test_chosen_values_give_the_same_bits(
+    rows: Float32, variant: tuple[bool, bool], lr_t: float, beta1: float
+) -> None:
+    scalars = {**SCALARS, "lr_t": np.float32(lr_t), "beta1": np.float32(beta1)}
+    assert_same_bits([row.copy() for row in rows], variant, scalars)
+
+
+def test_training_gives_the_same_bits_and_says_which_engine() -> None:
+    results = []
+    for engine, chunk_bytes, threads in (("numpy", 4 << 20, 1), ("numba", 4096, 2)):
+        device = ao.get_backend("numpy")
+        rng = np.random.default_rng(0)
+        w = ao.Parameter(device.asarray(rng.standard_normal(5000, np.float32)), "w")
+        optimizer = ao.AdamOffload(
+            [w], engine=engine, chunk_bytes=chunk_bytes, threads=threads, weight_decay=0.1
+        )
+        for _ in range(66):  # past the flush at step 64
+            optimizer([device.asarray(rng.standard_normal(5000).astype(np.float32))])
+        assert f"engine {engine!r} in {threads}" in repr(optimizer)
+        results.append((device.asnumpy(w.data), optimizer.moment1["w"], optimizer.moment2["w"]))
+    for left, right in zip(*results, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_auto_takes_numba() -> None:
+    device = ao.get_backend("numpy")
+    w = ao.Parameter(device.asarray(np.ones(3, np.float32)), "w")
+    assert "engine 'numba'" in repr(ao.AdamOffload([w]))
+
+
+def test_wider_arithmetic_is_refused() -> None:
+    program = trace(lambda x: (np.less(x * np.float64(0.1), 1) * x,), ["x"], [])
+    with pytest.raises(TypeError, match="float32 only"):
+        NumbaKernel(program)
+
+
+def test_steps_from_several_threads_do_not_disturb_each_other() -> None:
+    program = PROGRAMS[False, False]
+    rng = np.random.default_rng(0)
+    rows = [np.abs(rng.standard_normal((3, 200_000))).astype(np.float32) for _ in range(4)]
+    expected = [row.copy() for row in rows]
+    spans = [(0, 200_000, program.bind(SCALARS))]
+    for row in expected:
+        Team(1).run(NumpyKernel(program), list(row), spans)
+    kernel, team = KERNELS[False, False], Team(2)
+    threads = [threading.Thread(target=team.run, args=(kernel, list(row), spans)) for row in rows]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    np.testing.assert_array_equal(np.stack(rows), np.stack(expected))
+
+
+def test_source_is_the_program_line_by_line() -> None:
+    text = source(PROGRAMS[False, False])
+    body = [line for line in text.splitlines() if line.startswith("        r")]
+    assert len(body) == 3 + PROGRAMS[False, False].passes  # three loads, then the program
+
+
+COUNT_COMPILATIONS = """
+import numpy as np
+from adamoffload.rules.adam import adam
+from adamoffload.engine.fused import NumbaKernel
+from adamoffload.engine.program import trace
+from adamoffload.engine.sums import Rows
+kernel = NumbaKernel(trace(adam, ["g", "m", "v"], ["lr_t", "beta1", "beta2", "eps"]))
+print(sum(kernel._loop.stats.cache_hits.values()), sum(kernel._loop.stats.cache_misses.values()))
+"""
+
+
+def compilations(cache: Path) -> tuple[int, int]:
+    run = subprocess.run(
+        [sys.executable, "-c", COUNT_COMPILATIONS],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"XDG_CACHE_HOME": str(cache), "PATH": ""},
+    )
+    hits, misses = run.stdout.split()
+    return int(hits), int(misses)
+
+
+def test_machine_code_is_cached_on_disk(tmp_path: Path) -> None:
+    assert compilations(tmp_path) == (0, 1)
+    assert compilations(tmp_path) == (1, 0)
+
+
+def test_changed_cache_is_not_executed(tmp_path: Path) -> None:
+    assert compilations(tmp_path) == (0, 1)
+    (cached,) = (tmp_path / "adamoffload").glob("loop_*.py")
+    cached.write_text("raise SystemExit('executed')\n")
+    assert compilations(tmp_path) == (0, 1)
+
+
+def test_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    assert compilations(blocked) == (0, 1)
+    assert compilations(blocked) == (0, 1)

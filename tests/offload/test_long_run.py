@@ -1,0 +1,103 @@
+"""A long run: the numbers stay right, and nothing grows."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+
+import adamoffload as ao
+from adamoffload.rules.adam import FLUSH_INTERVAL
+
+STEPS = int(os.environ.get("ADAMOFFLOAD_LONG_RUN", "10000"))
+"""Steps to take; the 100,000 of a release take half a minute for both optimizers."""
+
+SIZE = 24
+
+
+class Model:
+    """Adam in plain float32 NumPy, an array operation a line, with a loss of its own."""
+
+    def __init__(self, w: Any, lr: float) -> None:
+        self.w = w.copy()
+        self.m, self.v = np.zeros_like(w), np.zeros_like(w)
+        self.beta1, self.beta2 = np.float32(0.9), np.float32(0.999)
+        self.power1 = self.power2 = np.float32(1)
+        self.lr, self.eps = np.float32(lr), np.float32(1e-8)
+
+    def step(self, number: int, g: Any) -> None:
+        one = np.float32(1)
+        self.power1 = self.power1 * self.beta1
+        self.power2 = self.power2 * self.beta2
+        rate = self.lr * np.sqrt(one - self.power2) / (one - self.power1)
+        self.m = self.beta1 * self.m + (one - self.beta1) * g
+        self.v = self.beta2 * self.v + (one - self.beta2) * g * g
+        self.w = self.w + -rate * self.m / (np.sqrt(self.v) + self.eps)
+        if number % FLUSH_INTERVAL == 0:
+            tiny = np.finfo(np.float32).smallest_normal
+            self.m[np.abs(self.m) < tiny] = 0
+            self.v[self.v < tiny] = 0
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+
+@pytest.mark.parametrize("kind", [ao.AdamOffload, ao.Adam])
+def test_a_long_run_equals_the_model_bitwise_and_nothing_grows(kind: Any) -> None:
+    device = ao.get_backend("numpy")
+    rng = np.random.default_rng(0)
+    goal = rng.standard_normal(SIZE).astype(np.float32)
+    slope = np.geomspace(1, 1e-3, SIZE).astype(np.float32)
+    slope[-2:] = 0  # two elements that never get a gradient
+    start = rng.standard_normal(SIZE).astype(np.float32)
+    w = ao.Parameter(device.asarray(start), "w")
+    on_device = device.asarray(goal), device.asarray(slope)
+    optimizer, model = kind([w], learning_rate=0.01), Model(start, 0.01)
+
+    def train(first: int, last: int) -> None:
+        for number in range(first, last):
+            optimizer([(w.data - on_device[0]) * on_device[1]])
+            model.step(number, (model.w - goal) * slope)
+
+    def held() -> tuple[int, ...]:
+        gc.collect()
+        return device.memory().used, open_files(), threading.active_count()
+
+    train(1, 500)
+    before = held()
+    tracemalloc.start()
+    train(500, STEPS // 2)
+    half, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    train(STEPS // 2, STEPS + 1)
+    assert held() == before
+    assert half < 20_000  # bytes of objects that come and go
+    assert optimizer.global_step == STEPS
+    for ours, theirs in (
+        (w.data, model.w),
+        (optimizer.moment1["w"], model.m),
+        (optimizer.moment2["w"], model.v),
+    ):
+        host = device.asnumpy(ours) if device.owns(ours) else ours
+        assert host.tobytes() == theirs.tobytes()
+    assert (optimizer.beta1_power, optimizer.beta2_power) == (model.power1, model.power2)
+
+
+def test_powers_fade_away_and_the_correction_becomes_one() -> None:
+    device = ao.get_backend("numpy")
+    w = ao.Parameter(device.asarray(np.zeros(1, np.float32)), "w")
+    optimizer = ao.AdamOffload([w], learning_rate=0.5, beta1=0.5, beta2=0.25)
+    one = device.asarray(np.ones(1, np.float32))
+    for _ in range(200):
+        optimizer([one])
+    assert optimizer.beta1_power == optimizer.beta2_power == 0
+    before = device.asnumpy(w.data)
+    optimizer([one])
+    assert optimizer.moment1["w"] == optimizer.moment2["w"] == 1
+    assert device.asnumpy(w.data) - before == -0.5  # the rate itself: no correction is left

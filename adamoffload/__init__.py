@@ -21,6 +21,7 @@ from adamoffload.device.registry import BackendInfo, available_backends, get_bac
 from adamoffload.observe.ledger import HOPS, Event, Ledger
 from adamoffload.observe.probes import NonFinite, Probe
 from adamoffload.offload.optimizer import AdamOffload, OffloadMemory
+from adamoffload.rules.rule import Rule
 from adamoffload.schedules import (
     CosineDecayLR,
     ExponentialDecayLR,
@@ -39,7 +40,7 @@ from adamoffload.schedules import (
 )
 
 if TYPE_CHECKING:
-    from adamoffload import playground, plots
+    from adamoffload import playground, plots, rules
     from adamoffload.autodiff.data import batches, load_digits
     from adamoffload.autodiff.functions import gelu, layer_norm, softmax, softmax_cross_entropy
     from adamoffload.autodiff.tape import stop_gradient, value_and_grad
@@ -74,6 +75,7 @@ __all__ = [
     "Probe",
     "ResidencyError",
     "ResidentMemory",
+    "Rule",
     "Ticket",
     "Traffic",
     "WarmUpLR",
@@ -94,6 +96,7 @@ __all__ = [
     "polynomial_decay_lr",
     "progress",
     "report",
+    "rules",
     "save",
     "softmax",
     "softmax_cross_entropy",
@@ -118,6 +121,7 @@ _MODULES_ON_FIRST_USE = {
     "playground": "adamoffload.playground",
     "plots": "adamoffload.plots",
     "surfaces": "adamoffload.playground.surfaces",
+    "rules": "adamoffload.rules",
     "testing": "adamoffload.testing",
 }
 

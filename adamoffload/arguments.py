@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Mapping, Set
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ __all__ = [
     "table",
 ]
 
+_LONGEST_TABLE = 10_000_000
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -220,7 +222,12 @@ def table(owner: str, name: str, value: object) -> np.ndarray[Any, np.dtype[np.f
             f"{owner}: {name} must be a real number, a sequence of them (one a step) or a "
             f"LearningRateSchedule, got {describe(value)}{hint}"
         ) from None
-    entries = list(iterator)
+    entries = list(islice(iterator, _LONGEST_TABLE + 1))
+    if len(entries) > _LONGEST_TABLE:
+        raise ValueError(
+            f"{owner}: {name} has more than {_LONGEST_TABLE:,} entries, or does not end; pass a "
+            f"function of the step, or itertools.islice of it"
+        )
     if not entries:
         raise ValueError(f"{owner}: {name} is an empty table, expected one number a step")
     numbers = np.empty(len(entries), np.float64)

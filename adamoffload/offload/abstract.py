@@ -25,10 +25,10 @@ from adamoffload.offload.groups import FixedRate, read_decay, read_parameters, r
 from adamoffload.offload.hints import FIXED, MISSING
 from adamoffload.offload.integrity import Attempt, Integrity, Loss
 from adamoffload.offload.nonfinite import POLICIES, Open, Screen, Sieve
-from adamoffload.offload.settings import read_constants, read_loss_scale
+from adamoffload.offload.settings import read_loss_scale
 from adamoffload.offload.state import load, state_of
 from adamoffload.plan.step import Progress, Step
-from adamoffload.rules.adam import step_size
+from adamoffload.rules.adam import read_constants, step_size
 
 __all__ = ["AbstractAdam"]
 

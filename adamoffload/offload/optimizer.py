@@ -27,6 +27,7 @@ from adamoffload.offload.pipeline import Pipeline
 from adamoffload.plan.chunks import Chunk, plan_chunks
 from adamoffload.plan.step import Step
 from adamoffload.rules.adam import adam
+from adamoffload.rules.rule import with_flush
 
 __all__ = ["AdamOffload", "OffloadMemory"]
 
@@ -200,7 +201,7 @@ class AdamOffload(AbstractAdam):
         self._kernels = [
             kernel(
                 trace(
-                    partial(adam, nesterov=self._nesterov, flush=flush),
+                    partial(with_flush, partial(adam, nesterov=self._nesterov), flush),
                     arrays=("g", "m", "v"),
                     scalars=("lr_t", "beta1", "beta2", "eps"),
                 )

@@ -22,6 +22,7 @@ from adamoffload.offload.abstract import AbstractAdam
 from adamoffload.offload.integrity import Issued, Loss
 from adamoffload.plan.step import Step
 from adamoffload.rules.adam import adam
+from adamoffload.rules.rule import with_flush
 
 __all__ = ["Adam", "ResidentMemory"]
 
@@ -190,7 +191,9 @@ class Adam(AbstractAdam):
             g = g + w * decay
         if self._unscale != 1:
             g = g * self._unscale
-        delta, new_m, new_v = adam(
+        delta, new_m, new_v = with_flush(
+            partial(adam, nesterov=self._nesterov),
+            step.flush,
             g,
             m,
             v,
@@ -198,8 +201,6 @@ class Adam(AbstractAdam):
             beta1=self._beta1,
             beta2=self._beta2,
             eps=self._eps,
-            nesterov=self._nesterov,
-            flush=step.flush,
         )
         step.touched.append(i)  # memory is all taken by now: what raised so far changed nothing
         np.copyto(m, new_m)

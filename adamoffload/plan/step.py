@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from adamoffload.device.backend import Array
-from adamoffload.rules.adam import FLUSH_INTERVAL
+from adamoffload.rules.rule import FLUSH_INTERVAL
 
 __all__ = ["Progress", "Step"]
 

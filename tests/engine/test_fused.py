@@ -21,6 +21,7 @@ from adamoffload.engine.program import trace
 from adamoffload.engine.sums import Rows
 from adamoffload.engine.team import Team
 from adamoffload.rules.adam import adam
+from adamoffload.rules.rule import with_flush
 
 pytest.importorskip("numba", reason="needs the extra 'fast'")
 from adamoffload.engine.fused import NumbaKernel, source
@@ -34,7 +35,7 @@ SCALARS = {
 VARIANTS = [(nesterov, flush) for nesterov in (False, True) for flush in (False, True)]
 PROGRAMS = {
     (nesterov, flush): trace(
-        partial(adam, nesterov=nesterov, flush=flush), ["g", "m", "v"], list(SCALARS)
+        partial(with_flush, partial(adam, nesterov=nesterov), flush), ["g", "m", "v"], list(SCALARS)
     )
     for nesterov, flush in VARIANTS
 }
@@ -141,6 +142,7 @@ def test_source_is_the_program_line_by_line() -> None:
 COUNT_COMPILATIONS = """
 import numpy as np
 from adamoffload.rules.adam import adam
+from adamoffload.rules.rule import with_flush
 from adamoffload.engine.fused import NumbaKernel
 from adamoffload.engine.program import trace
 from adamoffload.engine.sums import Rows

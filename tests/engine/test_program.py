@@ -15,6 +15,7 @@ from adamoffload.engine.kernel import NumpyKernel
 from adamoffload.engine.program import Program, trace
 from adamoffload.engine.team import Team
 from adamoffload.rules.adam import adam
+from adamoffload.rules.rule import with_flush
 
 ARRAYS = ("g", "m", "v")
 SCALARS = ("lr_t", "beta1", "beta2", "eps")
@@ -47,7 +48,7 @@ def test_program_of_adam_gives_the_bits_of_adam(
         "beta2": np.float32(0.999),
         "eps": np.float32(1e-8),
     }
-    rule = partial(adam, nesterov=nesterov, flush=flush)
+    rule = partial(with_flush, partial(adam, nesterov=nesterov), flush)
     with np.errstate(all="ignore"):
         expected = rule(*rows, **scalars)
         results = run(trace(rule, ARRAYS, SCALARS), list(rows), scalars)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import adamoffload as ao
-from adamoffload.rules.adam import FLUSH_INTERVAL
+from adamoffload.rules.rule import FLUSH_INTERVAL
 
 STEPS = int(os.environ.get("ADAMOFFLOAD_LONG_RUN", "10000"))
 """Steps to take; the 100,000 of a release take half a minute for both optimizers."""

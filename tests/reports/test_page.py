@@ -168,7 +168,8 @@ def test_ids_are_unique_and_references_lead_somewhere(whole: Path, page: Page) -
     named = {a["aria-labelledby"] for _, a in page.elements if "aria-labelledby" in a}
     text = whole.read_text("utf-8")
     wanted = {*re.findall(r'href="#([^"]+)"', text), *re.findall(r"url\(#([^)]+)\)", text), *named}
-    assert wanted == set(ids)
+    assert wanted
+    assert wanted <= set(ids)
 
 
 def test_the_page_can_be_read_without_seeing_it(page: Page) -> None:

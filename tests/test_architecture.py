@@ -29,7 +29,7 @@ ROOMS = (
 )
 """The rooms of the package: each imports from those before it, and from none that follows."""
 NOT_AT_IMPORT = (
-    *("matplotlib", "cupy", "torch", "numba", "pytest", "importlib.metadata"),
+    *("matplotlib", "tqdm", "cupy", "torch", "numba", "pytest", "importlib.metadata"),
     *("adamoffload_cupy", "adamoffload_numpy", "adamoffload_sim"),
 )
 
@@ -174,7 +174,7 @@ def test_only_plots_imports_matplotlib_at_its_top(path: Path) -> None:
 @pytest.mark.parametrize("path", [*PACKAGE, *BACKENDS], ids=name_of)
 def test_the_framework_depends_on_numpy_alone(path: Path) -> None:
     if path in PACKAGE:
-        known = {"numpy", "adamoffload", "matplotlib", *sys.stdlib_module_names}
+        known = {"numpy", "adamoffload", "matplotlib", "tqdm", *sys.stdlib_module_names}
         optional = {"numba"}  # the `fast` extra
         if path.name == "peers.py":
             optional = {"torch", "deepspeed", "jax", "optax"}  # peers, measured if installed

@@ -15,8 +15,6 @@ import adamoffload as ao
 from adamoffload.reports import summary
 from adamoffload.reports.sentences import findings
 
-from browser import visit
-
 ODD_NAMES = (
     "<script>alert(1)</script>",
     "]]></svg><img src=x onerror=alert(1)>",
@@ -315,26 +313,3 @@ def test_a_path_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path)
     with pytest.raises(FileNotFoundError, match="folder does not exist; create it") as caught:
         ao.report(tmp_path / "missing" / "r.html", *run())
     assert caught.value.filename == str(tmp_path / "missing" / "r.html")
-
-
-# -- in a browser ---------------------------------------------------------------------------------
-
-
-def test_a_browser_renders_it_without_a_word_and_asks_for_nothing(whole: Path) -> None:
-    seen = visit(whole)
-    assert seen.console == []
-    assert seen.requests == []
-    page = Page(seen.answer)
-    assert len(page.all("svg")) == len(page.all("figure")) == 9
-    assert "<script>alert(1)</script>" in page.text_of("th")
-
-
-def test_the_browser_would_notice(tmp_path: Path) -> None:
-    bad = tmp_path / "bad.html"
-    bad.write_text(
-        '<link rel="icon" href="data:,"><script>missing()</script><img src="picture.png">'
-        '<link rel="stylesheet" href="https://style.invalid/a.css">'
-    )
-    seen = visit(bad)
-    assert any("missing is not defined" in text for text in seen.console)
-    assert {url.rpartition("/")[2] for url in seen.requests} == {"picture.png", "a.css"}

@@ -1,4 +1,4 @@
-"""Check a built site: ``python3 tests/check_site.py SITE_DIR``.
+"""Check a built site: ``python3 docs/checks/check_site.py SITE_DIR``.
 
 Its files: each link inside the site leads somewhere, and nothing that a browser would load lies
 elsewhere. Its pages, opened in headless Chromium at the width of a desk and of a phone: no errors,

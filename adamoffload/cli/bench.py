@@ -1,6 +1,6 @@
 """``adamoffload bench``: how fast the host's step is, beside its peers and the memory floor.
 
-Every contender (see `adamoffload.cli.peers`) has a process of its own; in each round all of them
+Every peer (see `adamoffload.cli.peers`) has a process of its own; in each round all of them
 take a few steps, in a new random order, so that whatever disturbs the machine disturbs all alike.
 What is reported are medians, quartiles, and ratios of medians within that one run.
 """
@@ -22,27 +22,27 @@ from pathlib import Path
 
 import numpy as np
 
-from adamoffload.cli.peers import contenders
+from adamoffload.cli.peers import peers
 from adamoffload.engine.team import available_cores
 
 __all__ = ["CORE", "Result", "measure", "run"]
 
 CORE = ("floor", "numpy update", "numba update", "torch fused", "deepspeed")
-"""What is run at sizes where all contenders together would not fit in memory."""
+"""What is run at sizes where all peers together would not fit in memory."""
 
 LARGE = 50_000_000
 PAUSE_S = 0.01
-"""Between two steps: the threads of the last contender may still be spinning."""
+"""Between two steps: the threads of the last peer may still be spinning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was measured of one contender at one size.
+    """What was measured of one peer at one size.
 
     Attributes
     ----------
     name : str
-        The contender.
+        The peer.
     size : int
         Number of parameters.
     seconds : list of float
@@ -85,24 +85,24 @@ def run(sizes: Sequence[int], rounds: int, output: Path) -> int:
 
 
 def measure(size: int, rounds: int, tell: Callable[[str], object]) -> list[Result]:
-    """Let all contenders take turns, `rounds` each, interleaved.
+    """Let all peers take turns, `rounds` each, interleaved.
 
     Parameters
     ----------
     size : int
         Number of parameters.
     rounds : int
-        Turns of each contender that count; three more are taken first to warm up.
+        Turns of each peer that count; three more are taken first to warm up.
     tell : callable
         Is told, in a line, what happens.
 
     Returns
     -------
     list of Result
-        In the order of `contenders`.
+        In the order of `peers`.
     """
-    names = [n for n in contenders() if size < LARGE or n.startswith(CORE)]
-    tell(f"\n{size:,} parameters: starting {len(names)} contenders")
+    names = [n for n in peers() if size < LARGE or n.startswith(CORE)]
+    tell(f"\n{size:,} parameters: starting {len(names)} peers")
     running: dict[str, _Process] = {}
     missing: dict[str, str] = {}
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -128,7 +128,7 @@ def measure(size: int, rounds: int, tell: Callable[[str], object]) -> list[Resul
 
 
 class _Process:
-    """A contender in its own process."""
+    """A peer in its own process."""
 
     def __init__(self, name: str, size: int) -> None:
         self._process = subprocess.Popen(
@@ -199,7 +199,7 @@ def _print_table(results: Sequence[Result]) -> None:
 
 
 def _label(name: str) -> str:
-    """Spell a contender's name out for the figure.
+    """Spell a peer's name out for the figure.
 
     Examples
     --------

@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
         type=positive,
         default=21,
         metavar="N",
-        help="turns of each contender that count (default: %(default)s)",
+        help="turns of each peer that count (default: %(default)s)",
     )
     bench.add_argument(
         "--output",

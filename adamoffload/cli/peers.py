@@ -1,6 +1,6 @@
-"""What ``adamoffload bench`` compares: each contender takes one optimizer step on the host.
+"""What ``adamoffload bench`` compares: each peer, ours included, takes one step on the host.
 
-A contender is a function of the number of parameters. It allocates its state and returns
+A peer is a function of the number of parameters. It allocates its state and returns
 ``prepare``, which restores the gradient and is not timed, and ``step``, which is. Each runs in a
 process of its own (``python -m adamoffload.cli.peers NAME SIZE``), since several threading
 runtimes in one process disturb each other: the process answers every line on standard input by
@@ -26,12 +26,12 @@ from adamoffload.engine.program import trace
 from adamoffload.engine.team import Team, available_cores
 from adamoffload.rules.adam import adam, step_size
 
-__all__ = ["Contender", "contenders", "make"]
+__all__ = ["Peer", "make", "peers"]
 
 STEPS = 5
 """Timed steps in a row, of which the median is reported."""
 
-Contender = tuple[Callable[[], Any], Callable[[], Any]]
+Peer = tuple[Callable[[], Any], Callable[[], Any]]
 
 _SCALARS: Any = {
     "lr_t": step_size(np.float32(1e-3), np.float32(0.9), np.float32(0.999)),
@@ -41,8 +41,8 @@ _SCALARS: Any = {
 }
 
 
-def contenders() -> dict[str, str]:
-    """Return the names of all contenders, and what each of them is."""
+def peers() -> dict[str, str]:
+    """Return the names of all peers, and what each of them is."""
     threads = sorted({1, available_cores()})
     ours = {
         f"{engine} {kind}, {count}t": f"{engine} engine, {kind}, {count} thread(s)"
@@ -63,8 +63,8 @@ def contenders() -> dict[str, str]:
     }
 
 
-def make(name: str, size: int) -> Contender:
-    """Build a contender.
+def make(name: str, size: int) -> Peer:
+    """Build a peer.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def make(name: str, size: int) -> Contender:
         return _OTHERS[name](size)
     engine, _, rest = name.partition(" ")
     kind, _, threads = rest.removesuffix("t").partition(", ")
-    builders: dict[str, Callable[..., Contender]] = {
+    builders: dict[str, Callable[..., Peer]] = {
         "update": _update,
         "step": _step,
         "step 200": partial(_step, tensors=200),
@@ -89,17 +89,17 @@ def _arrays(size: int) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
     return [g, np.zeros(size, np.float32), np.zeros(size, np.float32)]
 
 
-def _update(size: int, engine: str, threads: int) -> Contender:
+def _update(size: int, engine: str, threads: int) -> Peer:
     kernel = kernel_type("bench", engine)(trace(adam, ("g", "m", "v"), tuple(_SCALARS)))
     return _in_place(kernel, size, threads)
 
 
-def _floor(size: int) -> Contender:
+def _floor(size: int) -> Peer:
     program = trace(lambda g, m, v: (-g, -m, -v), ("g", "m", "v"), ())
     return _in_place(kernel_type("bench", "auto")(program), size, available_cores())
 
 
-def _in_place(kernel: Any, size: int, threads: int) -> Contender:
+def _in_place(kernel: Any, size: int, threads: int) -> Peer:
     g, m, v = _arrays(size)
     original, team = g.copy(), Team(threads)
 
@@ -109,7 +109,7 @@ def _in_place(kernel: Any, size: int, threads: int) -> Contender:
     return partial(np.copyto, g, original), step
 
 
-def _textbook(size: int) -> Contender:
+def _textbook(size: int) -> Peer:
     g, m, v = _arrays(size)
     state = [m, v]
 
@@ -119,7 +119,7 @@ def _textbook(size: int) -> Contender:
     return _nothing, step
 
 
-def _step(size: int, engine: str, threads: int, tensors: int = 1) -> Contender:
+def _step(size: int, engine: str, threads: int, tensors: int = 1) -> Peer:
     device = ao.get_backend("numpy")
     parts = [part.copy() for part in np.array_split(_arrays(size)[0], tensors)]
     parameters = [ao.Parameter(device.asarray(part), f"p{i}") for i, part in enumerate(parts)]
@@ -128,7 +128,7 @@ def _step(size: int, engine: str, threads: int, tensors: int = 1) -> Contender:
     return _nothing, partial(optimizer, gradients)
 
 
-def _copies(size: int) -> Contender:
+def _copies(size: int) -> Peer:
     """Do what a step does beside the update: stage, down, up, apply, chunk by chunk."""
     device = ao.get_backend("numpy")
     g, w = (device.asarray(_arrays(size)[0]) for _ in range(2))
@@ -148,7 +148,7 @@ def _copies(size: int) -> Contender:
     return _nothing, step
 
 
-def _torch(size: int, **options: Any) -> Contender:
+def _torch(size: int, **options: Any) -> Peer:
     import torch
 
     w = torch.zeros(size, requires_grad=True)
@@ -156,7 +156,7 @@ def _torch(size: int, **options: Any) -> Contender:
     return _nothing, torch.optim.Adam([w], lr=1e-3, **options).step
 
 
-def _deepspeed(size: int) -> Contender:
+def _deepspeed(size: int) -> Peer:
     import torch
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
@@ -165,7 +165,7 @@ def _deepspeed(size: int) -> Contender:
     return _nothing, DeepSpeedCPUAdam([w], lr=1e-3, adamw_mode=False).step
 
 
-def _optax(size: int) -> Contender:
+def _optax(size: int) -> Peer:
     import jax
     import optax
 
@@ -188,7 +188,7 @@ def _nothing() -> None:
     """Prepare nothing: the step leaves its gradient as it was."""
 
 
-_OTHERS: dict[str, Callable[[int], Contender]] = {
+_OTHERS: dict[str, Callable[[int], Peer]] = {
     "floor": _floor,
     "textbook": _textbook,
     "copies": _copies,

@@ -24,7 +24,7 @@ from adamoffload.cli.demo import (
     new_parameters,
     too_little,
 )
-from adamoffload.reports.sentences import findings
+from adamoffload.reports.sentences import sentences
 
 __all__ = ["run"]
 
@@ -77,8 +77,8 @@ def run(
             probe.save(output / f"probe{suffix}")
     except OSError as error:
         raise SettingError(f"--output {output}: {error.filename}: {error.strerror}") from None
-    for finding in findings(ledger, probe):
-        print(f"- {finding}")
+    for sentence in sentences(ledger, probe):
+        print(f"- {sentence}")
     print(
         f"\nReport:  {output / 'report.html'}\n"
         f"Trace:   {output / 'trace.json'}, for https://ui.perfetto.dev\n"

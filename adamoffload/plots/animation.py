@@ -19,7 +19,7 @@ from PIL import Image  # matplotlib depends on it
 from adamoffload.arguments import positive_integer
 from adamoffload.plots.scene import scene
 from adamoffload.plots.style import STYLE
-from adamoffload.plots.surface import ellipse, place
+from adamoffload.plots.surface import ellipse, reshape
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -57,30 +57,30 @@ def animate_trajectory(
         If there are no trajectories, they are of several surfaces, or `frames` is not positive.
     """
     frames = positive_integer("animate_trajectory", "frames", frames)
-    figure, title, runners = scene(trajectories, None, panels)
+    figure, title, drawn = scene(trajectories, None, panels)
     rings = []
-    for one, _, path, _, _ in runners:
+    for one, _, path, _, _ in drawn:
         ax: Any = path.axes
         width = ax.get_xlim()[1] - ax.get_xlim()[0]
         ring = ax.add_patch(ellipse(one, 1, width, str(path.get_color())))
         ring.set_visible("eps" in one.contestant.options)
         rings.append((ring, width))
     name = title.get_text()
-    losses = [np.array(runner.curve.get_ydata()) for runner in runners]
+    losses = [np.array(shown.curve.get_ydata()) for shown in drawn]
 
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # arranged once: nothing jumps, and frames are cheap
 
     def show(step: int) -> list[Artist]:
         title.set_text(f"{name}: step {step}")
-        for runner, (ring, width), loss in zip(runners, rings, losses, strict=True):
-            at = min(step, len(runner.points) - 1)
-            runner.path.set_data(*runner.points[: at + 1].T)
-            runner.end.set_data(*runner.points[at : at + 1].T)
-            runner.end.set_visible(at == step)
-            runner.curve.set_data(np.arange(len(loss))[: step + 1], loss[: step + 1])
-            place(ring, runner.one, min(at + 1, runner.one.steps), width)
-        return [title, *(runner.path for runner in runners)]
+        for shown, (ring, width), loss in zip(drawn, rings, losses, strict=True):
+            at = min(step, len(shown.points) - 1)
+            shown.path.set_data(*shown.points[: at + 1].T)
+            shown.end.set_data(*shown.points[at : at + 1].T)
+            shown.end.set_visible(at == step)
+            shown.curve.set_data(np.arange(len(loss))[: step + 1], loss[: step + 1])
+            reshape(ring, shown.one, min(at + 1, shown.one.steps), width)
+        return [title, *(shown.path for shown in drawn)]
 
     longest = max(one.steps for one in trajectories)
     steps = np.unique(np.linspace(0, longest, min(frames, longest + 1)).round().astype(int))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from adamoffload.playground.trajectory import Trajectory
 
-__all__ = ["Runner", "Scene", "descent", "playground", "scene"]
+__all__ = ["DrawnPath", "Scene", "descent", "playground", "scene"]
 
 
 def descent(trajectories: Sequence[Trajectory], *, ax: Axes | None = None) -> Axes:
@@ -83,7 +83,7 @@ def playground(
     return scene(trajectories, ellipses, panels).figure
 
 
-class Runner(NamedTuple):
+class DrawnPath(NamedTuple):
     """A trajectory and the artists that show it.
 
     Attributes
@@ -104,11 +104,11 @@ class Runner(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """A figure of the playground, its title and who runs in it."""
+    """A figure of the playground, its title and what is drawn of each trajectory."""
 
     figure: Figure
     title: Text
-    runners: list[Runner]
+    drawn: list[DrawnPath]
 
 
 def scene(
@@ -145,11 +145,11 @@ def scene(
         title = figure.suptitle(surface.title, fontweight="bold", **where)
         stated = _wrapped(notes(trajectories, ellipses), 62 * columns)
         figure.supxlabel(stated, fontsize=STYLE["legend.fontsize"], **where)
-        runners = [
-            Runner(one, *path, curve)
+        drawn = [
+            DrawnPath(one, *path, curve)
             for one, path, curve in zip(trajectories, paths, curves, strict=True)
         ]
-        return Scene(figure, title, runners)
+        return Scene(figure, title, drawn)
 
 
 def _draw_curves(ax: Axes, trajectories: Sequence[Trajectory]) -> list[Line2D]:

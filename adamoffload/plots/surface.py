@@ -30,7 +30,7 @@ __all__ = [
     "explain_symbols",
     "looks",
     "notes",
-    "place",
+    "reshape",
     "trajectory",
 ]
 
@@ -99,11 +99,11 @@ def ellipse(one: Trajectory, step: int, width: float, color: str) -> Ellipse:
         Of the outline.
     """
     found = Ellipse((0.0, 0.0), 1.0, 1.0, fill=False, edgecolor=color, linewidth=1.6, zorder=4)
-    place(found, one, step, width)
+    reshape(found, one, step, width)
     return found
 
 
-def place(patch: Ellipse, one: Trajectory, step: int, width: float) -> None:
+def reshape(patch: Ellipse, one: Trajectory, step: int, width: float) -> None:
     """Move an ellipse to the beginning of a step, and give it the shape of its rates."""
     rate = one.rate[step - 1].astype(np.float64)
     largest = rate.max()

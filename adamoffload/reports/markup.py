@@ -56,7 +56,7 @@ class Section:
 
 
 def page(
-    title: str, findings: Sequence[str], sections: Sequence[Section], *, simulated: bool
+    title: str, sentences: Sequence[str], sections: Sequence[Section], *, simulated: bool
 ) -> Iterator[str]:
     """Yield a page, piece by piece.
 
@@ -64,7 +64,7 @@ def page(
     ----------
     title : str
         The heading.
-    findings : sequence of str
+    sentences : sequence of str
         What the page says first.
     sections : sequence of Section
         What comes after it.
@@ -88,8 +88,8 @@ def page(
         yield f'<li><a href="#s{number}">{section.title}</a></li>\n'
     yield "</ul></nav>\n</header>\n<main>\n"
     yield '<section aria-labelledby="found">\n<h2 id="found">In short</h2>\n<ul class="found">\n'
-    for finding in findings:
-        yield f"<li>{_text(finding)}</li>\n"
+    for sentence in sentences:
+        yield f"<li>{_text(sentence)}</li>\n"
     yield "</ul>\n</section>\n"
     for number, section in enumerate(sections):
         yield from _section_html(number, section)

@@ -21,7 +21,7 @@ from adamoffload.offload.abstract import AbstractAdam
 from adamoffload.offload.optimizer import AdamOffload
 from adamoffload.reports import summary
 from adamoffload.reports.markup import WIDE, Drawing, Section, page
-from adamoffload.reports.sentences import findings, typical_step
+from adamoffload.reports.sentences import sentences, typical_step
 
 __all__ = ["report"]
 
@@ -99,7 +99,7 @@ def report(
             )
     ledger, probe = ledger or NO_LEDGER, probe or NO_PROBE
     sections = list(_sections(ledger, probe, optimizer))
-    text = "".join(page(title, findings(ledger, probe), sections, simulated=ledger.simulated))
+    text = "".join(page(title, sentences(ledger, probe), sections, simulated=ledger.simulated))
     with replacing(path) as file:
         file.write(text.encode())
     return Path(path)

@@ -13,7 +13,7 @@ from adamoffload.observe.probes import Probe
 from adamoffload.observe.timeline import LANES, StepTimeline, step_timeline
 from adamoffload.reports.summary import number, scaled, sums_by_sample
 
-__all__ = ["findings", "typical_step"]
+__all__ = ["sentences", "typical_step"]
 
 _BUSY = 0.8
 """A lane that works for this share of the time is what limits a step."""
@@ -35,7 +35,7 @@ def typical_step(ledger: Ledger) -> StepTimeline:
     return step_timeline(ledger, int(ledger.steps[order[len(order) // 2]]))
 
 
-def findings(ledger: Ledger, probe: Probe) -> list[str]:
+def sentences(ledger: Ledger, probe: Probe) -> list[str]:
     """Return, as sentences, what the numbers say.
 
     Parameters
@@ -52,19 +52,19 @@ def findings(ledger: Ledger, probe: Probe) -> list[str]:
     >>> opt = ao.AdamOffload([w], ledger=ledger)
     >>> opt((device.asarray(np.ones(1000, np.float32)),))
     (True,)
-    >>> print(findings(ledger, ao.Probe())[0])
+    >>> print(sentences(ledger, ao.Probe())[0])
     4,000 bytes crossed the link each way, exactly as predicted:
     4 bytes × 1,000 parameters × 1 step.
     """
     said: list[str] = []
     if len(ledger.steps):
-        said += [_bytes_found(ledger), *_time_found(ledger), *_memory_found(ledger)]
+        said += [_about_bytes(ledger), *_about_time(ledger), *_about_memory(ledger)]
     if len(probe.steps):
-        said += _probe_found(probe)
+        said += _about_updates(probe)
     return said
 
 
-def _bytes_found(ledger: Ledger) -> str:
+def _about_bytes(ledger: Ledger) -> str:
     table = ledger.to_array()
     updates = table[(table["hop"] == "update") & (table["step"] >= 0)]
     elements, count = int(updates["elements"].sum()), len(ledger.steps)
@@ -82,7 +82,7 @@ def _bytes_found(ledger: Ledger) -> str:
     )
 
 
-def _time_found(ledger: Ledger) -> list[str]:
+def _about_time(ledger: Ledger) -> list[str]:
     step = typical_step(ledger)
     if step.seconds <= 0:
         return ["The steps took no time that the clock could tell."]
@@ -105,7 +105,7 @@ def _time_found(ledger: Ledger) -> list[str]:
     return [said]
 
 
-def _memory_found(ledger: Ledger) -> list[str]:
+def _about_memory(ledger: Ledger) -> list[str]:
     table = ledger.memory()
     device, limit = table[table["place"] == "device"], ledger.memory_limit
     if not len(device):
@@ -125,7 +125,7 @@ def _memory_found(ledger: Ledger) -> list[str]:
     ]
 
 
-def _probe_found(probe: Probe) -> list[str]:
+def _about_updates(probe: Probe) -> list[str]:
     said = []
     bad = probe.first_nonfinite
     if bad is not None:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from adamoffload.cli import bench, main
-from adamoffload.cli.peers import contenders, make
+from adamoffload.cli.peers import make, peers
 
 
-def test_every_contender_of_ours_takes_a_step() -> None:
-    for name in contenders():
+def test_every_peer_of_ours_takes_a_step() -> None:
+    for name in peers():
         if name.startswith(("floor", "textbook", "numpy", "copies")):
             prepare, step = make(name, 1000)
             for _ in range(2):
@@ -29,7 +29,7 @@ def test_bench_writes_a_table_numbers_and_a_picture(
     table = capsys.readouterr().out
     document = json.loads((tmp_path / "bench.json").read_text())
     results = {result["name"]: result for result in document["results"]}
-    assert set(results) == set(contenders())
+    assert set(results) == set(peers())
     for name, result in results.items():
         assert name in table
         assert bool(result["missing"]) != (len(result["seconds"]) == 2)

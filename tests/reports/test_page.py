@@ -13,7 +13,7 @@ import pytest
 
 import adamoffload as ao
 from adamoffload.reports import summary
-from adamoffload.reports.sentences import findings
+from adamoffload.reports.sentences import sentences
 
 ODD_NAMES = (
     "<script>alert(1)</script>",
@@ -131,7 +131,7 @@ def test_the_tables_are_those_of_the_summary(tmp_path: Path) -> None:
         at = cells.index(expected[0])
         starts = [i for i in range(at, len(cells)) if cells[i : i + len(expected)] == expected]
         assert len(starts) == 1, table.caption
-    assert page.text_of("li")[-4:] == findings(ledger, probe)
+    assert page.text_of("li")[-4:] == sentences(ledger, probe)
 
 
 def test_names_are_text_whatever_they_hold(page: Page) -> None:

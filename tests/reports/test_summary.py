@@ -1,4 +1,4 @@
-"""Tables and findings, against numbers counted by hand."""
+"""Tables, against numbers counted by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import adamoffload as ao
 from adamoffload.observe.ledger import Holding
 from adamoffload.observe.probes import NO_PROBE
 from adamoffload.reports import summary
-from adamoffload.reports.sentences import findings, typical_step
+from adamoffload.reports.sentences import sentences, typical_step
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,8 @@ def test_memory_is_summed_by_place_with_the_limit() -> None:
 
 
 def found(ledger: ao.Ledger, word: str) -> str:
-    (finding,) = [text for text in findings(ledger, NO_PROBE) if word in text]
-    return finding
+    (sentence,) = [text for text in sentences(ledger, NO_PROBE) if word in text]
+    return sentence
 
 
 def test_bytes_as_predicted_are_said_to_be(ledger: ao.Ledger) -> None:
@@ -236,12 +236,12 @@ def test_moments_by_parameter_are_those_of_the_last_sample() -> None:
 
 def test_the_first_nan_is_found() -> None:
     probe, _ = trained(math.nan)
-    assert "gradient of w, element 0, in step 1." in findings(ao.Ledger(), probe)[0]
+    assert "gradient of w, element 0, in step 1." in sentences(ao.Ledger(), probe)[0]
 
 
 def test_coordinates_that_are_frozen_are_found() -> None:
     probe, _ = trained(3e38)
-    texts = findings(ao.Ledger(), probe)
+    texts = sentences(ao.Ledger(), probe)
     assert any("In 1 of 1 parameters some coordinates have an infinite v" in t for t in texts)
 
 
@@ -297,4 +297,4 @@ def test_versions_tell_nobodys_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_recorded_nothing_says_nothing() -> None:
-    assert findings(ao.Ledger(), ao.Probe()) == []
+    assert sentences(ao.Ledger(), ao.Probe()) == []

@@ -9,6 +9,8 @@ import numpy as np
 
 import adamoffload as ao
 
+from reference import PlainAdam
+
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -57,17 +59,15 @@ def train(
 
 
 def _adam(run: Run, name: str, g: Array, learning_rate: Any) -> None:
-    """Run Kingma and Ba's algorithm 1 in float64, with the epsilon outside the correction."""
-    m, v, beta1, beta2 = np.zeros_like(g), np.zeros_like(g), 0.9, float(np.float32(0.999))
-    before_m, before_v = np.zeros(g.shape[1]), np.zeros(g.shape[1])
-    rate = np.empty_like(g)
+    adam = PlainAdam(g[0].shape, 0.0, beta2=float(np.float32(0.999)))
+    steps = []
     for t in range(len(g)):
-        before_m = m[t] = beta1 * before_m + (1 - beta1) * g[t]
-        before_v = v[t] = beta2 * before_v + (1 - beta2) * g[t] ** 2
-        lr = learning_rate(t) if callable(learning_rate) else learning_rate
-        lr_t = lr * np.sqrt(1 - beta2 ** (t + 1)) / (1 - beta1 ** (t + 1))
-        rate[t] = lr_t / (np.sqrt(v[t]) + 1e-8)
-    run.m[name], run.v[name], run.rate[name], run.delta[name] = m, v, rate, -rate * m
+        adam.lr = learning_rate(t) if callable(learning_rate) else learning_rate
+        delta = adam.step(g[t])
+        steps.append((adam.m, adam.v, delta, adam.rate))
+    run.m[name], run.v[name], run.delta[name], run.rate[name] = map(
+        np.array, zip(*steps, strict=True)
+    )
 
 
 def corners(path: Any) -> np.ndarray[Any, Any]:

@@ -1,4 +1,4 @@
-"""Replays a recorded run of the reference implementation; the format is in oracle/README.md."""
+"""What ours is compared with: recorded runs (see oracle/README.md for their format), plain Adam."""
 
 from __future__ import annotations
 
@@ -28,6 +28,49 @@ BETTER = {
 U = 2.0**-23
 IGNORED = 1.2e-37  # denormal range: the reference flushes it in some of its threads
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class PlainAdam:
+    """Kingma and Ba's algorithm 1, with epsilon outside of the correction, an operation a line.
+
+    In float64, what exact arithmetic would nearly give; in float32, the rule bit by bit.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        lr: float,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        *,
+        nesterov: bool = False,
+        dtype: Any = np.float64,
+    ) -> None:
+        self.lr, self.beta1, self.beta2, self.eps = map(dtype, (lr, beta1, beta2, eps))
+        self.power1 = self.power2 = dtype(1)
+        self.m, self.v = np.zeros(shape, dtype), np.zeros(shape, dtype)
+        self.nesterov = nesterov
+
+    def step(self, g: Any) -> Any:
+        """Return what is added to the weights."""
+        beta1, beta2 = self.beta1, self.beta2
+        self.power1 = self.power1 * beta1
+        self.power2 = self.power2 * beta2
+        self.m = np.asarray(beta1 * self.m + (1 - beta1) * g)
+        self.v = np.asarray(beta2 * self.v + (1 - beta2) * g * g)
+        u = beta1 * self.m + (1 - beta1) * g if self.nesterov else self.m
+        return np.asarray(-self.lr_t * u / (np.sqrt(self.v) + self.eps))
+
+    @property
+    def lr_t(self) -> Any:
+        """The learning rate of the last step, with both corrections."""
+        return self.lr * np.sqrt(1 - self.power2) / (1 - self.power1)
+
+    @property
+    def rate(self) -> Any:
+        """What the last step multiplied m by."""
+        return self.lr_t / (np.sqrt(self.v) + self.eps)
 
 
 class Worst(NamedTuple):

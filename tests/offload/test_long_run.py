@@ -14,30 +14,23 @@ import pytest
 import adamoffload as ao
 from adamoffload.rules.rule import FLUSH_INTERVAL
 
+from reference import PlainAdam
+
 STEPS = int(os.environ.get("ADAMOFFLOAD_LONG_RUN", "10000"))
 """Steps to take; the 100,000 of a release take half a minute for both optimizers."""
 
 SIZE = 24
 
 
-class Model:
-    """Adam in plain float32 NumPy, an array operation a line, with a loss of its own."""
+class Model(PlainAdam):
+    """Plain Adam in float32 with weights of its own, whose moments lose their denormals."""
 
     def __init__(self, w: Any, lr: float) -> None:
+        super().__init__(w.shape, lr, dtype=np.float32)
         self.w = w.copy()
-        self.m, self.v = np.zeros_like(w), np.zeros_like(w)
-        self.beta1, self.beta2 = np.float32(0.9), np.float32(0.999)
-        self.power1 = self.power2 = np.float32(1)
-        self.lr, self.eps = np.float32(lr), np.float32(1e-8)
 
-    def step(self, number: int, g: Any) -> None:
-        one = np.float32(1)
-        self.power1 = self.power1 * self.beta1
-        self.power2 = self.power2 * self.beta2
-        rate = self.lr * np.sqrt(one - self.power2) / (one - self.power1)
-        self.m = self.beta1 * self.m + (one - self.beta1) * g
-        self.v = self.beta2 * self.v + (one - self.beta2) * g * g
-        self.w = self.w + -rate * self.m / (np.sqrt(self.v) + self.eps)
+    def train(self, number: int, g: Any) -> None:
+        self.w = self.w + self.step(g)
         if number % FLUSH_INTERVAL == 0:
             tiny = np.finfo(np.float32).smallest_normal
             self.m[np.abs(self.m) < tiny] = 0
@@ -63,7 +56,7 @@ def test_a_long_run_equals_the_model_bitwise_and_nothing_grows(kind: Any) -> Non
     def train(first: int, last: int) -> None:
         for number in range(first, last):
             optimizer([(w.data - on_device[0]) * on_device[1]])
-            model.step(number, (model.w - goal) * slope)
+            model.train(number, (model.w - goal) * slope)
 
     def held() -> tuple[int, ...]:
         gc.collect()

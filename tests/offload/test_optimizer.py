@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import adamoffload as ao
 
 import strategies
+from reference import PlainAdam
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -132,15 +133,10 @@ def test_step_agrees_with_float64() -> None:
     device = ao.get_backend("numpy")
     optimizer = ao.AdamOffload(make_parameters(device, [(1000,)]), learning_rate=0.01)
     w = device.asnumpy(optimizer.parameters[0].data).astype(np.float64)
-    beta1, beta2, eps = (float(np.float32(x)) for x in (0.9, 0.999, 1e-8))
-    m = v = np.zeros(1000)
+    adam = PlainAdam(w.shape, *(float(np.float32(x)) for x in (0.01, 0.9, 0.999, 1e-8)))
     for step in range(1, 31):
         (gradient,) = make_gradients(optimizer, step)
-        g = device.asnumpy(gradient).astype(np.float64)
-        m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * g**2
-        lr_t = float(np.float32(0.01)) * np.sqrt(1 - beta2**step) / (1 - beta1**step)
-        w -= lr_t * m / (np.sqrt(v) + eps)
+        w += adam.step(device.asnumpy(gradient).astype(np.float64))
         optimizer([gradient])
     # Each step rounds w and delta once or twice: 30 steps, 2^-24 relative each, of values below 5;
     # beta2's power, a float32 of almost 1, adds up to 2^-24 / (1 - beta2^t) to each step of 0.01.

@@ -24,6 +24,7 @@ import adamoffload as ao
 
 import faults
 from lazy_backend import LazyBackend
+from reference import PlainAdam
 
 ONE = np.float32(1)
 SHAPES = [[(3,)], [(2, 3), ()], [(7,), (1,), (2, 2)]]
@@ -35,22 +36,15 @@ class Model:
 
     def __init__(self, weights: list[Any], rate: float, decay: float, scale: float) -> None:
         self.w = weights
-        self.m = [np.zeros_like(w) for w in weights]
-        self.v = [np.zeros_like(w) for w in weights]
-        self.rate = np.float32(rate)
+        self.adam = [PlainAdam(w.shape, rate, dtype=np.float32) for w in weights]
         self.decay, self.unscale = np.float32(decay * scale), np.float32(1 / scale)
-        self.powers, self.steps = (ONE, ONE), 0
+        self.steps = 0
 
     def step(self, gradients: list[Any]) -> None:
-        beta1, beta2, eps = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
-        self.powers = self.powers[0] * beta1, self.powers[1] * beta2
         self.steps += 1
-        lr_t = self.rate * np.sqrt(ONE - self.powers[1]) / (ONE - self.powers[0])
         for i, g in enumerate(gradients):
             g = np.asarray((g + self.w[i] * self.decay if self.decay else g) * self.unscale)
-            self.m[i] = np.asarray(beta1 * self.m[i] + (ONE - beta1) * g)
-            self.v[i] = np.asarray(beta2 * self.v[i] + (ONE - beta2) * g * g)
-            self.w[i] = np.asarray(self.w[i] - lr_t * self.m[i] / (np.sqrt(self.v[i]) + eps))
+            self.w[i] = np.asarray(self.w[i] + self.adam[i].step(g))
 
     def take(self, other: Model, *, weights: bool) -> None:
         """Become another one, with its weights or with one's own."""
@@ -135,7 +129,8 @@ class Training(RuleBasedStateMachine):
     @rule(rate=st.sampled_from([0.0, 0.001, 0.25]))
     def assign_a_rate(self, rate: float) -> None:
         self.optimizer.learning_rate = rate
-        self.model.rate = np.float32(rate)
+        for adam in self.model.adam:
+            adam.lr = np.float32(rate)
 
     @rule(count=st.integers(2, 3))
     def threads(self, count: int) -> None:
@@ -251,14 +246,14 @@ class Training(RuleBasedStateMachine):
     @invariant()
     def it_equals_the_model(self) -> None:
         model, optimizer = self.model, self.optimizer
-        assert (optimizer.beta1_power, optimizer.beta2_power) == model.powers
         assert optimizer.global_step == model.steps
-        assert optimizer.learning_rate == model.rate
-        for i, p in enumerate(self.parameters):
+        for p, w, adam in zip(self.parameters, model.w, model.adam, strict=True):
+            assert (optimizer.beta1_power, optimizer.beta2_power) == (adam.power1, adam.power2)
+            assert optimizer.learning_rate == adam.lr
             for ours, theirs in (
-                (p.data, model.w[i]),
-                (optimizer.moment1[p.name], model.m[i]),
-                (optimizer.moment2[p.name], model.v[i]),
+                (p.data, w),
+                (optimizer.moment1[p.name], adam.m),
+                (optimizer.moment2[p.name], adam.v),
             ):
                 host = self.device.asnumpy(ours) if self.device.owns(ours) else ours
                 assert host.tobytes() == theirs.tobytes()

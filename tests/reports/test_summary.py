@@ -3,57 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
 
 import adamoffload as ao
 from adamoffload.observe.ledger import Holding
-from adamoffload.observe.probes import NO_PROBE
 from adamoffload.reports import summary
-from adamoffload.reports.sentences import sentences, typical_step
 
-
-@dataclass(frozen=True)
-class Span:
-    """A ticket whose times are known."""
-
-    start_s: float
-    stop_s: float
-
-
-class Clock:
-    """What a ledger knows of a device."""
-
-    simulated = False
-
-    def __init__(self, used: int, limit: int | None) -> None:
-        self.used, self.limit = used, limit
-
-    def now(self) -> float:
-        return 0.0
-
-    def memory(self) -> tuple[int, int, int | None]:
-        return (self.used, self.used, self.limit)
-
-
-PARTS = (("big", 300), ("small", 100))
-
-
-def one_step(ledger: ao.Ledger, step: int, at_s: float, host_s: float = 1.0) -> None:
-    """400 numbers in one chunk: 1 ms down, 2 ms of waiting, `host_s` ms of Adam, 1 ms up."""
-    record = ledger.at(step, 0, PARTS)
-    ms = 1e-3
-    record("prepare", 400, 0, Span(at_s, at_s))
-    record("d2h", 400, 1600, Span(at_s, at_s + ms))
-    record("wait", 400, 0, Span(at_s, at_s + 2 * ms))
-    begin = at_s + 2 * ms
-    record("update", 400, 0, Span(begin, begin + host_s * ms))
-    begin += host_s * ms
-    record("h2d", 400, 1600, Span(begin, begin + ms))
-    record("apply", 400, 0, Span(begin + ms, begin + ms))
+from hops import Clock, Span, one_step, trained
 
 
 @pytest.fixture
@@ -139,10 +97,6 @@ def test_of_many_steps_the_first_the_last_and_the_slowest_are_shown() -> None:
     assert f"{100 - len(shown)} more" in table.note
 
 
-def test_the_typical_step_has_the_median_duration(ledger: ao.Ledger) -> None:
-    assert typical_step(ledger).step == 2
-
-
 def test_memory_is_summed_by_place_with_the_limit() -> None:
     ledger = ao.Ledger()
     ledger.attach(Clock(0, 1000))
@@ -161,88 +115,11 @@ def test_memory_is_summed_by_place_with_the_limit() -> None:
     )
 
 
-def found(ledger: ao.Ledger, word: str) -> str:
-    (sentence,) = [text for text in sentences(ledger, NO_PROBE) if word in text]
-    return sentence
-
-
-def test_bytes_as_predicted_are_said_to_be(ledger: ao.Ledger) -> None:
-    assert found(ledger, "bytes") == (
-        "4,800 bytes crossed the link each way, exactly as predicted: 4 bytes × 400 parameters × 3 "
-        "steps."
-    )
-
-
-def test_bytes_that_were_not_predicted_are_said_to_be(ledger: ao.Ledger) -> None:
-    ledger.at(3, 0)("h2d", 1, 4, Span(9.0, 9.0))
-    text = found(ledger, "predicted")
-    assert "4,800 bytes came down and 4,804 went up; predicted were 4,800 each way" in text
-
-
-@pytest.mark.parametrize(
-    ("busy", "lane", "remedy"),
-    [
-        ("update", "the host", "Adam on the host limits it"),
-        ("d2h", "the link's d2h", "on the way down"),
-        ("h2d", "the link's h2d", "on the way up"),
-        ("apply", "the device", "The device's own work"),
-    ],
-)
-def test_the_busiest_lane_is_the_bottleneck(busy: Any, lane: str, remedy: str) -> None:
-    ledger = ao.Ledger()
-    for hop in ("d2h", "update", "h2d", "apply"):
-        ledger.at(1, 0)(hop, 1, 0, Span(0.0, 0.01 if hop == busy else 0.001))
-    text = found(ledger, "bottleneck")
-    assert f"takes 10 ms; {lane} is the bottleneck, busy for 100% of it" in text
-    assert remedy in text
-
-
-def test_lanes_that_take_turns_in_one_chunk_are_explained(ledger: ao.Ledger) -> None:
-    assert "With 1 chunk a step, the lanes take turns" in found(ledger, "bottleneck")
-
-
-@pytest.mark.parametrize(
-    ("limit", "says"),
-    [
-        (None, "at most 300 bytes; the moments, 600 bytes, stayed on the host"),
-        (899, "at most 300 bytes of its 899 (33%); the moments, 600 bytes on the host, would not"),
-        (900, "600 bytes on the host, would have fitted beside that"),
-    ],
-)
-def test_what_fits_is_said(limit: int | None, says: str) -> None:
-    ledger = ao.Ledger()
-    ledger.attach(Clock(0, limit))
-    kinds = (Holding("device", "parameters", 300), Holding("host", "moments", 600))
-    ledger.sample_memory(1, Clock(300, limit), kinds)
-    one_step(ledger, 1, 0.0)
-    assert says in found(ledger, "device held")
-
-
-def trained(gradient: float, names: tuple[str, ...] = ("w",), **options: Any) -> Any:
-    device = ao.get_backend("numpy")
-    probe = ao.Probe(**options)
-    parameters = [ao.Parameter(device.asarray(np.ones(4, np.float32)), name) for name in names]
-    optimizer = ao.AdamOffload(parameters, 0.5, probe=probe, engine="numpy", threads=1)
-    optimizer([device.asarray(np.full(4, gradient, np.float32)) for _ in names])
-    return probe, optimizer
-
-
 def test_moments_by_parameter_are_those_of_the_last_sample() -> None:
     probe, _ = trained(2.0)
     (row,) = summary.moments_by_parameter(probe).rows
     # after one step m = 0.1 g, v = 0.001 g**2, and the update is the learning rate
     assert row == ("w", "4", "2", "0.2", "0.0632", "0.5", "0.5", "0.0%")
-
-
-def test_the_first_nan_is_found() -> None:
-    probe, _ = trained(math.nan)
-    assert "gradient of w, element 0, in step 1." in sentences(ao.Ledger(), probe)[0]
-
-
-def test_coordinates_that_are_frozen_are_found() -> None:
-    probe, _ = trained(3e38)
-    texts = sentences(ao.Ledger(), probe)
-    assert any("In 1 of 1 parameters some coordinates have an infinite v" in t for t in texts)
 
 
 def rows_of(table: summary.Table) -> dict[str, str]:
@@ -294,7 +171,3 @@ def test_versions_tell_nobodys_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.__version__ in texts
     for name in (socket.gethostname(), getpass.getuser()):
         assert name not in texts.split()
-
-
-def test_what_recorded_nothing_says_nothing() -> None:
-    assert sentences(ao.Ledger(), ao.Probe()) == []

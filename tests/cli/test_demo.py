@@ -1,0 +1,86 @@
+"""The demo from end to end: it fails where predicted, and then learns."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adamoffload.cli import main
+from adamoffload.device.array import MemoryPool
+from adamoffload.device.backend import DeviceMemoryError
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Run the demo once, as a user does."""
+    output = tmp_path_factory.mktemp("demo")
+    run = subprocess.run(
+        [sys.executable, "-m", "adamoffload", "demo", "--output", str(output)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return output, run.stdout
+
+
+def test_demo_fails_where_predicted_and_then_learns(demo: tuple[Path, str]) -> None:
+    output, text = demo
+    predicted, happened = (
+        line.split(maxsplit=1)[1]
+        for line in text.splitlines()
+        if line.strip().startswith(("predicted", "happened"))
+    )
+    assert predicted == happened
+    assert "out of memory for moment2 of layer2.weight" in happened
+    numbers = json.loads((output / "demo.json").read_text())
+    assert numbers["test_accuracy"][-1] >= 0.97
+    assert numbers["device_peak_bytes"] <= numbers["device_memory_bytes"] == 4 << 20
+    assert numbers["d2h_bytes"] == numbers["h2d_bytes"] == 4 * 301_066 * numbers["steps"]
+    assert "NOT" not in text
+
+
+def test_demo_draws_a_picture(demo: tuple[Path, str]) -> None:
+    output, text = demo
+    assert (output / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert str(output / "demo.png") in text
+
+
+def test_demo_is_the_same_every_time(demo: tuple[Path, str], tmp_path: Path) -> None:
+    assert main(["demo", "--epochs", "1", "--output", str(tmp_path)]) == 0
+    again = json.loads((tmp_path / "demo.json").read_text())
+    first = json.loads((demo[0] / "demo.json").read_text())
+    assert again["loss"] == first["loss"][: len(again["loss"])]
+
+
+def test_demo_predicts_also_where_allocations_are_rounded_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rounded(nbytes: int) -> int:
+        return -(-nbytes // 512) * 512
+
+    reserve, release = MemoryPool.reserve, MemoryPool.release
+
+    def reserve_rounded(pool: MemoryPool, nbytes: int) -> int:
+        try:
+            return reserve(pool, rounded(nbytes))
+        except DeviceMemoryError as error:
+            error.requested_bytes = nbytes
+            raise
+
+    monkeypatch.setattr(MemoryPool, "reserve", reserve_rounded)
+    monkeypatch.setattr(MemoryPool, "release", lambda pool, n: release(pool, rounded(n)))
+    assert main(["demo", "--epochs", "1", "--output", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "3,741,696 in use" in text
+    assert "NOT" not in text
+
+
+def test_demo_with_plenty_of_memory_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--epochs", "1", "--memory", "16M", "--output", str(tmp_path)]) == 0
+    assert "no need to offload" in capsys.readouterr().out

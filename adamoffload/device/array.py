@@ -20,7 +20,7 @@ from numpy.lib.array_utils import byte_bounds
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from adamoffload.arguments import positive_integer
-from adamoffload.device.backend import DeviceMemoryError, HostArray, Memory, ResidencyError, on_fork
+from adamoffload.device.backend import DeviceMemoryError, HostArray, Memory, ResidencyError
 from adamoffload.names import spelled
 
 if TYPE_CHECKING:
@@ -72,12 +72,10 @@ class MemoryPool:
         self._used = 0
         self._peak = 0
         self._next_address = 0
-        self._lock = threading.Lock()
+        # Other threads wait. This one may come back in, from a signal handler or from __del__: so
+        # bytes are counted before anything is decided, and each change is one line without a call.
+        self._lock = threading.RLock()
         self._freed: deque[int] = deque()
-        on_fork(self)
-
-    def _forked(self) -> None:
-        self._lock = threading.Lock()
 
     def reserve(self, nbytes: int) -> int:
         """Take `nbytes` and return their address, or raise `DeviceMemoryError` and take nothing.
@@ -87,20 +85,18 @@ class MemoryPool:
         with self._lock:
             if self._freed:
                 self._settle()
-            used = self._used + nbytes
-            if self._limit is not None and used > self._limit:
+            self._used += nbytes
+            if self._limit is not None and self._used > self._limit:
+                self._used -= nbytes
                 raise DeviceMemoryError(self._device, nbytes, self._used, self._limit)
-            self._used = used
-            if used > self._peak:
-                self._peak = used
-            address = self._next_address
-            self._next_address += nbytes
+            self._peak = self._used if self._used > self._peak else self._peak
+            address, self._next_address = self._next_address, self._next_address + nbytes
             return address
 
     def release(self, nbytes: int) -> None:
         """Give `nbytes` back."""
-        # Called from __del__, which the garbage collector may run anywhere, also inside
-        # `reserve`: taking the lock here could deadlock, an append cannot.
+        # Called from __del__, which may run anywhere, also where another thread holds the lock of
+        # something that a thread in here waits for: an append waits for nobody.
         self._freed.append(nbytes)
 
     def memory(self) -> Memory:
@@ -111,7 +107,8 @@ class MemoryPool:
 
     def _settle(self) -> None:
         while self._freed:
-            self._used -= self._freed.popleft()
+            nbytes = self._freed.popleft()
+            self._used -= nbytes
 
 
 class _Block:

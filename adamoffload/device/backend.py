@@ -19,12 +19,12 @@ when it needs hardware, ``unavailable``.
 What it gets: `Backend.asarray`, `Backend.asnumpy`, `Backend.d2h` and `Backend.h2d`, which are
 final, check their operands and count every byte. A plug-in cannot move one uncounted.
 
-Ordering is explicit. An operation starts when the tickets in its ``after`` are done, and its own
-`Ticket` says when it is done itself. After one that failed it does not start, and fails as well:
-an error travels along the tickets until the host waits for one. One thing needs no ticket: the
-device computes in the order of issue, through `Backend.run_on_device` or as plain ``np.*``, so the
-ticket of the work issued last stands for all of it. Nothing else may be assumed about what has
-happened already.
+Ordering is explicit. An operation starts when all tickets in its ``after`` are done, of whichever
+device they are, and its own `Ticket` says when it is done itself. After one that failed it does not
+start, and fails as well: an error travels along the tickets until the host waits for one. One thing
+needs no ticket: the device computes in the order of issue, through `Backend.run_on_device` or as
+plain ``np.*``, so the ticket of the work issued last stands for all of it. Nothing else may be
+assumed about what has happened already.
 
 `adamoffload.testing.BackendContract` tests all of this on any backend.
 """
@@ -118,21 +118,21 @@ class Ticket(ABC):
 
     @abstractmethod
     def wait(self) -> None:
-        """Block the host until the operation is done; raise what it raised."""
+        """Block the host until the operation is done; raise what it raised, at every call."""
 
     @property
     @abstractmethod
     def start_s(self) -> float:
-        """When it began, in seconds on the backend's clock; waits until it is done."""
+        """When it began, in seconds on the backend's clock; waits, and raises, as `wait` does."""
 
     @property
     @abstractmethod
     def stop_s(self) -> float:
-        """When it ended, in seconds on the backend's clock; waits until it is done."""
+        """When it ended, in seconds on the backend's clock; waits, and raises, as `wait` does."""
 
     @property
     def seconds(self) -> float:
-        """How long it took; waits until it is done."""
+        """How long it took; waits, and raises, as `wait` does."""
         return self.stop_s - self.start_s
 
 
@@ -198,14 +198,9 @@ class Backend(ABC):
     def __init__(self) -> None:
         self._d2h_bytes = 0
         self._h2d_bytes = 0
-        self._counting = threading.Lock()
-        with _live_lock:
-            _live.add(self)
-        on_fork(self)
-
-    def _forked(self) -> None:
-        """Renew the locks, in a forked child; what overrides this calls it. See `on_fork`."""
-        self._counting = threading.Lock()
+        self._counting = threading.RLock()  # a signal handler may copy, and ask, in between
+        key, forget = id(self), _live.pop
+        _live[key] = weakref.ref(self, lambda _: forget(key, None))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -222,17 +217,27 @@ class Backend(ABC):
     def owns(self, array: object) -> bool:
         """Return whether `array` lives in this device's memory.
 
-        Any object may be asked about, from any thread, and as soon as ``Backend.__init__``
-        returned.
+        Arrays, their views and the results of ``np.*`` do; a `Parameter`, a list of arrays, and
+        arrays of the host or of another device do not. Any object may be asked about, from any
+        thread, and as soon as ``Backend.__init__`` returned.
         """
 
     @abstractmethod
     def memory(self) -> Memory:
-        """Return the bytes of device memory used, at peak, and allowed."""
+        """Return the bytes of device memory used, at peak, and allowed.
+
+        Arrays and results take their bytes, views take none, and the last view gives the memory
+        back. The peak is what was in use at most.
+        """
 
     @abstractmethod
     def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Allocate a C-contiguous device array, uninitialised, or raise `DeviceMemoryError`."""
+        """Allocate a C-contiguous device array, uninitialised, or raise `DeviceMemoryError`.
+
+        Arrays share no memory. What fits is given, to the last byte, and an array without elements
+        always fits. What does not fit is refused, also where threads ask at once, and leaves
+        everything as it was.
+        """
 
     @abstractmethod
     def _address(self, array: Array) -> int:
@@ -240,11 +245,15 @@ class Backend(ABC):
 
     @abstractmethod
     def _d2h(self, source: Array, target: HostArray, after: tuple[Ticket, ...]) -> Ticket:
-        """Copy `source`, on the device, into `target`, once `after` is done."""
+        """Copy `source`, on the device, into `target`, once `after` is done.
+
+        Both may be views in any layout. Every bit arrives, and nothing but `target` is written.
+        When the ticket is done, neither is used any more.
+        """
 
     @abstractmethod
     def _h2d(self, source: HostArray, target: Array, after: tuple[Ticket, ...]) -> Ticket:
-        """Copy `source`, on the host, into `target`, once `after` is done."""
+        """Copy `source`, on the host, into `target`, once `after` is done; see `_d2h`."""
 
     # -- what a plug-in may replace: hardware, queues, a clock of its own ---------------------
 
@@ -254,18 +263,24 @@ class Backend(ABC):
         return ""
 
     def now(self) -> float:
-        """Return the time in seconds on this backend's clock."""
+        """Return the time in seconds on this backend's clock.
+
+        It advances while operations run, and never runs backwards.
+        """
         return time.perf_counter()
 
     def synchronize(self) -> None:
         """Block the host until everything issued to the device is done, or has failed.
 
-        What failed is for its ticket to raise. An error here says that the device itself cannot be
-        relied upon.
+        This includes what other threads have issued. What failed is for its ticket to raise, before
+        and after. An error here says that the device itself cannot be relied upon.
         """
 
     def _empty_pinned(self, size: int, dtype: np.dtype[Any]) -> HostArray:
-        """Allocate a 1-D host array that the link reaches directly (page-locked memory)."""
+        """Allocate a 1-D host array that the link reaches directly (page-locked memory).
+
+        It shares memory with nothing else.
+        """
         return np.empty(size, dtype)
 
     def run_on_device(
@@ -486,8 +501,9 @@ class Backend(ABC):
         return f"device {self.name!r}"
 
 
-_live: weakref.WeakSet[Backend] = weakref.WeakSet()
-_live_lock = threading.Lock()  # a WeakSet cannot be read while another thread adds to it
+# By id. A lock would be held where the garbage collector, or a signal, runs code of others that may
+# ask `backend_of`; an operation on a dict with numbers for keys is done in one go.
+_live: dict[int, weakref.ref[Backend]] = {}
 
 
 class _Survivor(Protocol):
@@ -507,8 +523,6 @@ def on_fork(survivor: _Survivor) -> None:
 
 
 def _renew() -> None:
-    global _live_lock
-    _live_lock = threading.Lock()
     for survivor in tuple(_survivors):
         survivor._forked()
 
@@ -528,9 +542,11 @@ def backend_of(array: object) -> Backend | None:
     >>> backend_of(device.asarray(np.zeros(3))) is device, backend_of(np.zeros(3))
     (True, None)
     """
-    with _live_lock:
-        backends = tuple(_live)
-    return next((backend for backend in backends if backend.owns(array)), None)
+    for reference in list(_live.values()):
+        backend = reference()
+        if backend is not None and backend.owns(array):
+            return backend
+    return None
 
 
 def _place(array: object) -> str:

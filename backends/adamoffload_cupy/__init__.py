@@ -21,6 +21,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, final
 
@@ -100,7 +101,7 @@ class CupyBackend(Backend):
         self._pool = cupy.cuda.MemoryPool()
         self._preset_limit: int = self._pool.get_limit()  # CUPY_GPU_MEMORY_LIMIT
         self._in_flight: deque[_EventTicket] = deque()
-        self._retiring = threading.Lock()
+        self._retiring = threading.RLock()  # what dies in there may run anything
         # Not ordered with the default stream, with which blocking streams take turns.
         self._down = cupy.cuda.Stream(non_blocking=True)
         self._up = cupy.cuda.Stream(non_blocking=True)
@@ -221,8 +222,10 @@ class CupyBackend(Backend):
     def _watch(self, ticket: _EventTicket) -> Ticket:
         """Keep the ticket's arrays until its copy is done; let go of those that are done."""
         with self._retiring:
-            while self._in_flight and self._in_flight[0].done:
-                self._in_flight.popleft().release()
+            while self._in_flight and (oldest := self._in_flight[0]).done:
+                with suppress(ValueError):  # `done` may have run a handler that came by first
+                    self._in_flight.remove(oldest)
+                oldest.release()
             self._in_flight.append(ticket)
         return ticket
 

@@ -97,10 +97,6 @@ class SimBackend(Backend):
         self._pinned: weakref.WeakValueDictionary[int, HostArray] = weakref.WeakValueDictionary()
         self._lock = threading.RLock()
 
-    def _forked(self) -> None:
-        super()._forked()
-        self._lock = threading.RLock()
-
     def owns(self, array: object) -> bool:
         """Return whether `array` lives in this device's memory."""
         return isinstance(array, DeviceArray) and array.device is self
@@ -123,8 +119,9 @@ class SimBackend(Backend):
         self, function: Callable[[], object], *, after: tuple[Ticket, ...] = ()
     ) -> Ticket:
         """Run `function` at once; its operations take their place in the device's queue."""
+        ours = self._ours(after)
         with self._lock:
-            ready_s, known, _ = self._order(after)
+            ready_s, known, _ = self._order(ours)
             self._flights.reach_device(known)
             start_s = self._clock.start("device", ready_s)
             self._clock.occupy("device", start_s, 0.0)
@@ -169,8 +166,9 @@ class SimBackend(Backend):
     def _copy(
         self, device: DeviceArray, host: HostArray, after: tuple[Ticket, ...], *, upward: bool
     ) -> Ticket:
+        ours = self._ours(after)
         with self._lock:
-            ready_s, known, computed = self._order(after)
+            ready_s, known, computed = self._order(ours)
             flight = Flight(device, host, upward=upward)
             self._flights.issue(flight, known, computed)
             engine: Engine = "h2d" if upward else "d2h"
@@ -179,16 +177,23 @@ class SimBackend(Backend):
             stop_s = self._clock.occupy(engine, start_s, seconds)
             return self._ticket(start_s, stop_s, frozenset((*known, flight)), computed)
 
-    def _order(self, after: tuple[Ticket, ...]) -> tuple[float, set[Flight], int]:
+    def _ours(self, after: tuple[Ticket, ...]) -> list[SimTicket]:
+        """Return the tickets of this clock; wait for all others, while no lock is held."""
+        ours = []
+        for ticket in after:
+            if isinstance(ticket, SimTicket) and ticket.clock is self._clock:
+                ours.append(ticket)
+            else:
+                ticket.wait()
+        return ours
+
+    def _order(self, after: list[SimTicket]) -> tuple[float, set[Flight], int]:
         """Return when `after` is done, and what is known to be done then."""
         ready_s, known, computed = 0.0, set[Flight](), 0
         for ticket in after:
-            if isinstance(ticket, SimTicket) and ticket.clock is self._clock:
-                ready_s = max(ready_s, ticket.end_s)
-                known |= ticket.known
-                computed = max(computed, ticket.computed)
-            else:
-                ticket.wait()  # of another clock, or done already
+            ready_s = max(ready_s, ticket.end_s)
+            known |= ticket.known
+            computed = max(computed, ticket.computed)
         return ready_s, known, computed
 
     def _ticket(

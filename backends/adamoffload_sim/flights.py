@@ -149,13 +149,13 @@ class Flights:
         for array in writes:
             where = span(array)
             self._touched.append((self.computed, where, True))
-            for flight in self._open:
+            for flight in tuple(self._open):  # a signal handler may issue one in between
                 if flight not in self.device_knows and meet(flight.device_span, where):
                     flight.torn = True
 
     def reach_device(self, known: Collection[Flight]) -> None:
         """Order the device's queue after the copies `known`."""
-        for flight in self._open:
+        for flight in tuple(self._open):
             if flight in known and flight not in self.device_knows:
                 flight.reach_device()
                 self.device_knows.add(flight)

@@ -8,6 +8,8 @@ import pickle
 import sys
 import threading
 import weakref
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -263,6 +265,67 @@ def test_traffic_is_exact_under_threads(device: ao.Backend) -> None:
     for thread in threads:
         thread.join()
     assert device.traffic() == (8 * 200 * 5, 8 * 200 * 5)
+
+
+# -- in the middle of a call ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["numpy", "sim"])
+def test_a_device_may_be_used_in_the_middle_of_any_call(name: str) -> None:
+    """As a signal handler does, or ``__del__`` of what the garbage collector finds."""
+    device, other = ao.get_backend(name), ao.get_backend(name)
+    kept, lines, asked = [device.asarray(np.zeros(3, np.int8))], Counter[Any](), 0
+
+    def use() -> None:
+        x = device.asarray(np.arange(8, dtype=np.int8))
+        assert device.memory().used <= device.memory().peak
+        assert backend_of(x) is device
+        assert device.asnumpy(x + 1).sum() == 36
+        device.traffic()
+        kept.pop()
+        kept.append(device.asarray(np.zeros(3, np.int8)))
+
+    def interrupt(frame: Any, event: str, argument: object) -> Any:
+        nonlocal asked
+        if Path(frame.f_code.co_filename).parent.name not in ("device", "adamoffload_sim"):
+            return None
+        line = frame.f_code, frame.f_lineno
+        lines[line] += 1
+        if lines[line] > 4:  # a loop over what has been freed would never end
+            return interrupt
+        sys.settrace(None)
+        asked += 1
+        use()
+        ListBackend()
+        sys.settrace(interrupt)
+        return interrupt
+
+    def work() -> None:
+        sys.settrace(interrupt)
+        try:
+            x = device.asarray(np.zeros(5, np.int8))
+            device.asnumpy(x)
+            device.memory()
+            device.traffic()
+            backend_of(None)
+            del x
+            device.run_on_device(lambda: None).wait()
+            device.memory()
+        finally:
+            sys.settrace(None)
+
+    worker = threading.Thread(target=work, daemon=True)
+    tracer = sys.gettrace()
+    worker.start()
+    worker.join(60)
+    assert not worker.is_alive(), "the device waits for itself"
+    assert sys.gettrace() is tracer
+    assert asked > 50
+    assert device.traffic() == (5 + 8 * asked, 3 + 5 + 11 * asked)
+    assert device.memory().used == 3
+    assert backend_of(other.asarray(1)) is other
+    addresses = {device._address(device._empty((1,), np.dtype(np.int8))) for _ in range(10)}
+    assert len(addresses) == 10
 
 
 # -- tickets and queues ---------------------------------------------------------------------------

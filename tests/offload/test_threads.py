@@ -324,34 +324,3 @@ leave.set()
 step.join()
 assert opt.global_step == 1
 """)
-
-
-@needs_fork
-@pytest.mark.parametrize("backend", ["numpy", "sim"])
-def test_forks_at_any_moment_of_a_busy_process_never_hang(backend: str) -> None:
-    run(f"""
-device, w, g, opt = make({backend!r})
-stop = threading.Event()
-def train():
-    while not stop.is_set():
-        opt([g])
-        device.asnumpy(w.data)
-        device.memory(), device.traffic()
-busy = threading.Thread(target=train)
-busy.start()
-def check():
-    x = device.asarray(np.ones(3, np.float32)) + 1
-    device.memory(), device.traffic(), device.synchronize()
-    assert ao.device.backend.backend_of(x) is device
-    try:
-        opt([g])
-    except RuntimeError as error:
-        assert "forked" in str(error), error
-    fresh = ao.get_backend("numpy")
-    p = ao.Parameter(fresh.asarray(np.ones(3, np.float32)), "p")
-    ao.AdamOffload([p])([fresh.asarray(np.ones(3, np.float32))])
-for _ in range(15):
-    in_child(check)
-stop.set()
-busy.join()
-""")

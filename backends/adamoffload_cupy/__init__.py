@@ -143,6 +143,8 @@ class CupyBackend(Backend):
     def synchronize(self) -> None:
         """Block the host until everything issued to the GPU, on any stream, is done."""
         self._gpu.synchronize()
+        for ticket in tuple(self._in_flight):
+            ticket.finish()
 
     def run_on_device(
         self, function: Callable[[], object], *, after: tuple[Ticket, ...] = ()
@@ -197,6 +199,9 @@ class CupyBackend(Backend):
 
     def _h2d(self, source: HostArray, target: Any, after: tuple[Ticket, ...]) -> Ticket:
         stream = self._up
+        if not source.flags.c_contiguous:  # the host packs it, and must not before it is complete
+            for ticket in after:
+                ticket.wait()
         packed = np.asarray(source, order="C")
         with self._gpu:
             start = self._begin(stream, after)
@@ -225,7 +230,7 @@ class CupyBackend(Backend):
             while self._in_flight and (oldest := self._in_flight[0]).done:
                 with suppress(ValueError):  # `done` may have run a handler that came by first
                     self._in_flight.remove(oldest)
-                oldest.release()
+                oldest.finish()
             self._in_flight.append(ticket)
         return ticket
 
@@ -253,7 +258,7 @@ class _Clock:
 class _EventTicket(Ticket):
     """An operation between two events of one stream."""
 
-    __slots__ = ("_clock", "_finish", "_held", "_start", "_stop")
+    __slots__ = ("_clock", "_finish", "_finishing", "_held", "_start", "_stop")
 
     def __init__(
         self,
@@ -268,14 +273,19 @@ class _EventTicket(Ticket):
         self._stop = stop
         self._held = held  # memory that the operation reads or writes
         self._finish = finish  # what remains for the host to do
+        self._finishing = threading.RLock()  # who comes second returns when it is done, not before
 
     def wait(self) -> None:
         """Block the host until the operation is done."""
         self._stop.synchronize()
-        self.release()
-        finish, self._finish = self._finish, None
-        if finish is not None:
-            finish()
+        self.finish()
+
+    def finish(self) -> None:
+        """Do what remains for the host, once, and let go of the memory; the device is done."""
+        with self._finishing:
+            if self._finish is not None:
+                self._finish()
+            self._finish, self._held = None, ()
 
     def hold(self, stream: Any) -> None:
         """Let `stream`, but not the host, wait for the operation."""
@@ -288,10 +298,6 @@ class _EventTicket(Ticket):
     def done(self) -> bool:
         """Whether the device is done with it, at this moment."""
         return bool(self._stop.done)
-
-    def release(self) -> None:
-        """Let go of the memory."""
-        self._held = ()
 
     @property
     def start_s(self) -> float:

@@ -9,6 +9,7 @@ numbers for some seed. Only what the backend and the optimizers use is there.
 from __future__ import annotations
 
 import random
+import threading
 import types
 import weakref
 from collections import Counter, deque
@@ -203,31 +204,36 @@ class Pool:
         self.used = 0
         self.limit = 0
         self.kept: Counter[int] = Counter()
+        self.lock = threading.RLock()
 
     def malloc(self, nbytes: int) -> Pointer:
         size = -(-nbytes // ROUNDING) * ROUNDING
-        if self.kept[size]:
-            self.kept[size] -= 1
-        elif self.limit and self.total_bytes() + size > self.limit:
-            raise OutOfMemoryError
-        self.used += size
-        pointer = Pointer(self.cuda.next_address, self.cuda.current[-1])
-        self.cuda.next_address += size
+        with self.lock:
+            if self.kept[size]:
+                self.kept[size] -= 1
+            elif self.limit and self.total_bytes() + size > self.limit:
+                raise OutOfMemoryError
+            self.used += size
+            pointer = Pointer(self.cuda.next_address, self.cuda.current[-1])
+            self.cuda.next_address += size
         weakref.finalize(pointer, self.free, size)
         return pointer
 
     def free(self, size: int) -> None:
-        self.used -= size
-        self.kept[size] += 1
+        with self.lock:
+            self.used -= size
+            self.kept[size] += 1
 
     def free_all_blocks(self) -> None:
-        self.kept.clear()
+        with self.lock:
+            self.kept.clear()
 
     def used_bytes(self) -> int:
         return self.used
 
     def total_bytes(self) -> int:
-        return self.used + sum(size * count for size, count in self.kept.items())
+        with self.lock:
+            return self.used + sum(size * count for size, count in self.kept.items())
 
     def get_limit(self) -> int:
         return self.limit
@@ -254,6 +260,7 @@ class Array(NDArrayOperatorsMixin):
         self.data = data
         self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
         self.size, self.nbytes, self.flags = array.size, array.nbytes, array.flags
+        self.strides = array.strides
 
     @classmethod
     def empty(cls, shape: Any, dtype: Any = np.float64) -> Array:
@@ -276,18 +283,21 @@ class Array(NDArrayOperatorsMixin):
         return out
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        assert method == "__call__"
-        if any(isinstance(x, np.ndarray) for x in inputs):
-            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
         (out,) = kwargs.pop("out", (None,))
-        if isinstance(out, np.ndarray):
-            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        mapped((inputs, out), refuse_host)
+        if method == "at":
+            self.cuda.issue("kernel", lambda: ufunc.at(*mapped(inputs, contents)))
+            return None
+        assert method == "__call__"
         return self.compute(ufunc, inputs, kwargs, out)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        mapped(args, refuse_host)
         if function is np.copyto:
             args[0][...] = args[1]
             return None
+        if function is np.may_share_memory:
+            return np.may_share_memory(*mapped(args, contents))
         kwargs = dict(kwargs)
         return self.compute(function, args, kwargs, kwargs.pop("out", None))
 
@@ -295,11 +305,25 @@ class Array(NDArrayOperatorsMixin):
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")
 
     def __getitem__(self, index: Any) -> Array:
-        return self.view(self.array[index])
+        parts = index if isinstance(index, tuple) else (index,)
+        if not any(isinstance(part, Array) for part in parts):
+            return self.view(self.array[index])
+        if any(isinstance(part, Array) and part.dtype == bool for part in parts):
+            stream = self.cuda.current[-1]  # CuPy waits to learn how many there are
+            self.cuda.finish(lambda: not stream.queue, stream)
+            bare = mapped(index, contents)
+            return self.compute(
+                lambda a: a[bare], (self,), {}, self.empty(self.array[bare].shape, self.dtype)
+            )
+        return self.compute(lambda a, i: a[i], (self, index), {}, None)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        target = self.array[index]
-        self.cuda.issue("kernel", lambda: np.copyto(target, contents(value)))
+        mapped((index, value), refuse_host)
+
+        def run() -> None:
+            self.array[mapped(index, contents)] = contents(value)
+
+        self.cuda.issue("kernel", run)
 
     def astype(self, dtype: Any) -> Array:
         return self.compute(np.ndarray.astype, (self, dtype), {}, None)
@@ -356,6 +380,11 @@ def mapped(value: Any, function: Callable[[Any], Any]) -> Any:
     if isinstance(value, dict):
         return {key: mapped(item, function) for key, item in value.items()}
     return function(value)
+
+
+def refuse_host(value: Any) -> None:
+    if isinstance(value, np.ndarray):
+        raise TypeError("Unsupported type <class 'numpy.ndarray'>")
 
 
 def contents(value: Any) -> Any:

@@ -17,6 +17,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from adamoffload.device.array import DeviceArray, MemoryPool, address, storage
 from adamoffload.device.backend import Backend, Done, HostArray, Memory, ResidencyError, Ticket
+from adamoffload.testing.promises import poisoned
 
 DONE = Done(0.0, 0.0)
 
@@ -92,7 +93,10 @@ class LazyArray(NDArrayOperatorsMixin):
         raise ResidencyError("call device.asnumpy(x)")
 
     def __getitem__(self, index: Any) -> Any:
-        return LazyArray(self.data[index], self.device)
+        parts = index if isinstance(index, tuple) else (index,)
+        if any(isinstance(part, LazyArray) for part in parts):
+            return self.device.compute(self.data.__getitem__, (index,), {})
+        return LazyArray(self.data[index], self.device)  # a view, which reads nothing
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.device.compute(self.data.__setitem__, (index, value), {})
@@ -159,7 +163,7 @@ class LazyBackend(Backend):
             return ticket
 
     def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> LazyArray:
-        return LazyArray(DeviceArray(np.empty(shape, dtype), self, self.pool), self)
+        return LazyArray(DeviceArray(poisoned(shape, dtype), self, self.pool), self)
 
     def _address(self, array: LazyArray) -> int:
         return address(array.data)

@@ -136,8 +136,8 @@ print("bit by bit equal to the numpy backend:", same)
 # The contract
 # ------------
 # One training run is not a proof. `adamoffload.testing.BackendContract` comes nearer: a test for
-# every promise, of ownership, copies of every shape, order, memory accounting, threads. One of them
-# by hand: what does not fit must be refused, and must change nothing.
+# every promise, of ownership, array operations, copies of every shape, order, errors, memory and
+# threads. One of them by hand: what does not fit must be refused, and must change nothing.
 
 device = SlowLink(memory_bytes=1000)
 keep = device.asarray(np.zeros(200, np.float32))

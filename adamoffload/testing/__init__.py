@@ -12,15 +12,17 @@ from __future__ import annotations
 
 from adamoffload.testing.copies import Copies
 from adamoffload.testing.memory import Capacity
+from adamoffload.testing.operations import Operations
 from adamoffload.testing.order import Order
 from adamoffload.testing.promises import NewDevice
 from adamoffload.testing.residency import Residency
+from adamoffload.testing.tickets import Tickets
 from adamoffload.testing.training import Training
 
 __all__ = ["BackendContract", "NewDevice"]
 
 
-class BackendContract(Residency, Copies, Order, Capacity, Training):
+class BackendContract(Residency, Operations, Copies, Order, Tickets, Capacity, Training):
     """The tests that every backend passes.
 
     Subclass it in a test module, under a name that begins with ``Test``, and define the fixture
@@ -38,6 +40,8 @@ class BackendContract(Residency, Copies, Order, Capacity, Training):
         Whether the peak counts live arrays alone, not also what an allocator keeps for the next.
     several_devices : bool
         Whether two devices may exist at once, each owning its own arrays only.
+    negative_strides : bool
+        Whether arrays on the device may be viewed in reverse order.
     dtypes : str
         Character codes of the element types that the device can hold.
     elements : int

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
-from adamoffload.device.backend import HostArray
+from adamoffload.device.backend import Backend, HostArray
 from adamoffload.observe.ledger import Ledger
 from adamoffload.testing.promises import (
+    CONTIGUOUS,
+    ELEMENT,
     FLOAT32,
     INT8,
     SHAPES,
+    Layout,
     NewDevice,
     Promises,
+    counted,
+    on_device,
+    on_host,
     poisoned,
     same,
 )
@@ -37,38 +43,67 @@ class Copies(Promises):
                 assert kept == (shape, host.dtype) * 2, f"{what} changes shape or dtype: {kept}"
                 assert back.tobytes() == host.tobytes(), f"{what} changes bits"
 
+    def test_long_arrays_keep_their_bits(self, new_device: NewDevice) -> None:
+        """Denormals, -0 and NaN's payloads arrive unchanged also where copies are cut or packed."""
+        device, random = new_device(), np.random.default_rng(1)
+        for code in set("efdFD") & set(self.dtypes):
+            dtype = np.dtype(code)
+            for size in (5000, (1 << 20) // dtype.itemsize + 7):
+                host = _any_bits(random, (size,), dtype)
+                host[::5] = _denormals(host[::5])
+                same(device.asnumpy(device.asarray(host)), host, f"{size} elements of {dtype}")
+
+    def test_copies_of_more_than_16_mib_are_whole(self, new_device: NewDevice) -> None:
+        """No two of a hundred neighbouring pieces are equal, and the last is not a whole one."""
+        piece = _any_bits(np.random.default_rng(2), (65_521,), FLOAT32)
+        host = np.resize(piece, (1 << 22) + 12_345)
+        device, back = new_device(), np.zeros(host.size, np.float32)
+        x = device._empty(host.shape, FLOAT32)
+        device.h2d(host, x).wait()
+        device.d2h(x, back).wait()
+        same(back, host, "a copy of more than 16 MiB differs")
+
     def test_a_round_trip_keeps_any_layout(self, new_device: NewDevice) -> None:
         """Sources may be strided, reversed, transposed or broadcast, on either side."""
-        device, host = new_device(), np.arange(60, dtype=np.float32).reshape(3, 4, 5)
-        layouts: dict[str, Callable[[Any], Any]] = {
-            "a transposed array": lambda a: a.T,
-            "a strided array": lambda a: a[::2, :, 1::3],
-            "a reversed array": lambda a: a[::-1, ::-1],
-            "one element": lambda a: a[1, 2, 3:4],
-            "an empty slice": lambda a: a[:, 4:],
-        }
-        x = device.asarray(host)
-        for what, view in layouts.items():
-            up, down = device.asarray(view(host)), device.asnumpy(view(x))
-            assert up.flags.c_contiguous, f"asarray of {what} is not C-contiguous"
-            assert down.flags.c_contiguous, f"asnumpy of {what} is not C-contiguous"
-            same(device.asnumpy(up), view(host), f"h2d of {what} moves elements")
-            same(down, view(host), f"d2h of {what} moves elements")
+        device = new_device()
+        for shape in ((7,), (4, 5), (2, 3, 4), (3, 0, 2)):
+            values = counted(shape, FLOAT32)
+            for layout in self.layouts():
+                view = on_device(device, layout, values)[1]
+                down = device.asnumpy(view)
+                assert down.flags.c_contiguous, f"asnumpy of {layout.name} is not C-contiguous"
+                same(down, values, f"asnumpy of a {layout.name} array of {len(shape)} axes")
+            for layout in self.layouts(host=True):
+                up = device.asarray(on_host(layout, values)[1])
+                assert up.flags.c_contiguous, f"asarray of {layout.name} is not C-contiguous"
+                same(device.asnumpy(up), values, f"asarray of {layout.name}, {len(shape)} axes")
         wide = np.broadcast_to(np.float32(3), (2, 3))
-        same(device.asnumpy(device.asarray(wide)), wide, "h2d of a broadcast array differs")
+        same(device.asnumpy(device.asarray(wide)), wide, "asarray of a broadcast array differs")
 
-    def test_a_copy_reaches_through_views_and_no_further(self, new_device: NewDevice) -> None:
-        """A target may be any view: its elements are written, their neighbours are not."""
-        device, before = new_device(), np.arange(48, dtype=np.float32).reshape(6, 8)
-        views = (np.s_[1], np.s_[2:4], np.s_[:, 2:5], np.s_[::2, ::-1], np.s_[5, 7:])
-        for view in views:
-            after = before.copy()
-            after[view] = -before[view]
-            x, host = device.asarray(before), before.copy()
-            device.h2d(-before[view], x[view]).wait()
-            same(device.asnumpy(x), after, f"h2d into the view {view} writes the wrong elements")
-            device.d2h(x[view], host[view]).wait()
-            same(host, after, f"d2h into the view {view} writes the wrong elements")
+    def test_copies_go_between_any_two_layouts(self, new_device: NewDevice) -> None:
+        """Elements keep their places from any view to any view, and no neighbour is written."""
+        device = new_device()
+        for shape in ((6,), (3, 4), (2, 3, 4)):
+            for here in self.layouts():
+                for there in self.layouts(host=True):
+                    _check_both_ways(device, counted(shape, FLOAT32), here, there)
+        wide = np.broadcast_to(counted((3,), FLOAT32), (2, 3))
+        x = device.asarray(poisoned((2, 3), FLOAT32))
+        device.h2d(wide, x).wait()
+        same(device.asnumpy(x), wide, "h2d of a broadcast array differs")
+
+    def test_layouts_do_not_depend_on_dtype_or_length(self, new_device: NewDevice) -> None:
+        """Each element type, single elements, and arrays of some 64 KiB, in every layout."""
+        device = new_device()
+        for code in self.dtypes:
+            one = counted((), np.dtype(code))
+            for here, there in product((CONTIGUOUS, ELEMENT), repeat=2):
+                _check_both_ways(device, one, here, there)
+            for layout in self.layouts():
+                _check_both_ways(device, counted((3, 4), np.dtype(code)), layout, layout)
+        for layout in self.layouts():
+            for here, there in ((layout, CONTIGUOUS), (CONTIGUOUS, layout)):
+                _check_both_ways(device, counted((33, 16, 32), FLOAT32), here, there)
 
     def test_a_copy_overwrites_every_element(self, new_device: NewDevice) -> None:
         """No element of a poisoned target is left, however odd its number of bytes."""
@@ -84,20 +119,39 @@ class Copies(Promises):
                 same(host, good, f"d2h {what}")
 
     def test_new_memory_is_as_it_was_asked_for(self, new_device: NewDevice) -> None:
-        """`_empty` gives owned C-contiguous arrays, `_empty_pinned` ordinary host arrays."""
+        """`_empty` gives owned C-contiguous arrays of any shape and dtype."""
         device = new_device()
         for shape in SHAPES:
             x = device._empty(shape, FLOAT32)
             assert device.owns(x), "_empty returns an array that the device does not own"
             assert (x.shape, x.dtype) == (shape, FLOAT32), f"_empty({shape}) has shape {x.shape}"
             assert x.flags.c_contiguous, f"_empty({shape}) is not C-contiguous"
-        for size in (1, 7, 5000):
-            slot, other = (device._empty_pinned(size, FLOAT32) for _ in range(2))
+        for code in self.dtypes:
+            x = device._empty((3,), np.dtype(code))
+            assert x.dtype == np.dtype(code), f"_empty of {np.dtype(code)} has dtype {x.dtype}"
+
+    def test_pinned_memory_is_as_it_was_asked_for(self, new_device: NewDevice) -> None:
+        """`_empty_pinned` gives host arrays that may be written and share memory with nothing."""
+        device = new_device()
+        asked = [(size, np.dtype(code)) for size in (0, 1, 7, 5000) for code in self.dtypes * 2]
+        slots = []
+        for size, dtype in asked:
+            slot = device._empty_pinned(size, dtype)
             assert isinstance(slot, np.ndarray), "_empty_pinned returns no host array"
-            asked = (slot.shape, slot.dtype) == ((size,), FLOAT32)
-            assert asked, f"_empty_pinned({size}) has shape {slot.shape} and dtype {slot.dtype}"
-            slot[...], other[...] = 1, 2
-            assert (slot == 1).all(), "_empty_pinned gives out the same memory twice"
+            got = (slot.shape, slot.dtype)
+            assert got == ((size,), dtype), f"_empty_pinned({size}, {dtype}) has {got}"
+            assert slot.flags.c_contiguous, "_empty_pinned returns a strided array"
+            assert slot.flags.writeable, "_empty_pinned returns an array that cannot be written"
+            slots.append(slot)
+        spans = sorted(byte_bounds(slot) for slot in slots if slot.size)
+        for (_, stop), (start, _) in pairwise(spans):
+            assert stop <= start, "_empty_pinned gives out the same memory twice"
+        x = device.asarray(np.zeros(7, np.float32))
+        slot = device._empty_pinned(7, FLOAT32)
+        device.d2h(x, slot).wait()
+        np.add(x, 1, out=x)
+        device.synchronize()
+        assert not slot.any(), "a page-locked array shares memory with one on the device"
 
     # -- aliasing -------------------------------------------------------------------------------
 
@@ -194,4 +248,31 @@ def _any_bits(
     if dtype.kind == "b":
         return random.integers(0, 2, shape).astype(dtype)
     nbytes = int(np.prod(shape)) * dtype.itemsize
-    return np.frombuffer(random.bytes(nbytes), dtype).reshape(shape)
+    bits = np.frombuffer(bytearray(random.bytes(nbytes)), dtype)
+    if dtype.kind in "fc":
+        bits[1::7] = -0.0  # nearly no pattern at random
+    return bits.reshape(shape)
+
+
+def _denormals(numbers: HostArray) -> HostArray:
+    """Return the smallest numbers that there are in this dtype, positive and negative."""
+    tiny = np.finfo(numbers.dtype).smallest_subnormal
+    places = np.arange(numbers.size)
+    found: HostArray = (tiny * (1 + places % 9) * (1 - 2 * (places % 2))).astype(numbers.dtype)
+    return found
+
+
+def _check_both_ways(device: Backend, values: HostArray, here: Layout, there: Layout) -> None:
+    """Copy between a view on the device and one on the host; look also at what lies around."""
+    fault = f"of {values.dtype}{list(values.shape)}, {here.name} on the device and {there.name} on "
+    fault += "the host, "
+    around, target = on_device(device, here, np.zeros_like(values))
+    expected, (room, source) = on_host(here, values)[0], on_host(there, values)
+    before = room.copy()
+    device.h2d(source, target).wait()
+    same(room, before, f"h2d {fault}writes its source")
+    same(device.asnumpy(around), expected, f"h2d {fault}writes wrong elements")
+    room, host = on_host(there, np.zeros_like(values))
+    device.d2h(target, host).wait()
+    same(room, before, f"d2h {fault}writes wrong elements")
+    same(device.asnumpy(around), expected, f"d2h {fault}writes its source")

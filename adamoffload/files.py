@@ -20,7 +20,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     ----------
     path : str or path-like
         What is written; a symbolic link is followed. A file that is there stays as it is until the
-        new one is on the disk, and leaves it its permissions.
+        new one is on the disk, and leaves it its permissions. The new one belongs to who writes it,
+        and other hard links keep the old one.
 
     Yields
     ------
@@ -31,7 +32,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     ------
     OSError
         If the folder is missing or cannot be written, or `path` is no regular file; it names
-        `path`.
+        `path`. What was there is as it was, unless the message says that the new file is in place,
+        and only its folder could not be synced: then a loss of power may still bring the old one
+        back.
 
     Examples
     --------
@@ -44,14 +47,16 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     'hello'
     """
     shown = os.fsdecode(path)
+    if shown.endswith(os.sep):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), shown)
     target = os.path.realpath(shown)  # a link stays
     folder = os.path.dirname(target)
     temporary = os.path.join(folder, f".adamoffload-{os.urandom(8).hex()}.tmp")
     with suppress(FileNotFoundError):
         _check_regular(os.stat(target).st_mode, shown)
-    with _named(shown):
-        file = open(temporary, "xb")  # noqa: SIM115  (closed before it is moved)
-    try:
+    try:  # also an interrupt that comes as soon as the file exists must remove it
+        with _named(shown):
+            file = open(temporary, "xb")  # noqa: SIM115  (closed before it is moved)
         with file:
             with suppress(FileNotFoundError):
                 os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
@@ -64,7 +69,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         with suppress(OSError):
             os.unlink(temporary)
         raise
-    _sync_folder(folder)
+    try:
+        _sync_folder(folder)
+    except OSError as error:
+        what = f"the new file is in place, but its folder could not be synced: {error.strerror}"
+        raise OSError(error.errno, what, shown) from error
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -61,6 +61,57 @@ def test_an_error_about_another_file_is_left_as_it_is(tmp_path: Path) -> None:
     assert caught.value.filename == str(tmp_path / "input.txt")
 
 
+def test_a_folder_that_cannot_be_synced_is_an_error_that_says_which_file_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.txt"
+    path.write_bytes(b"old")
+    real = os.fsync
+
+    def fail_for_folders(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(5, "Input/output error")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fail_for_folders)
+    message = r"new file is in place, .* could not be synced: Input/output error"
+    with pytest.raises(OSError, match=message) as caught, replacing(path) as file:
+        file.write(b"new")
+    assert (caught.value.errno, caught.value.filename) == (5, str(path))
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_path_that_ends_in_a_slash_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    for path in (f"{tmp_path}/file/", f"{tmp_path}/none/"):
+        with pytest.raises(IsADirectoryError), replacing(path):
+            pass
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_another_hard_link_keeps_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"old")
+    (tmp_path / "two").hardlink_to(tmp_path / "one")
+    with replacing(tmp_path / "one") as file:
+        file.write(b"new")
+    assert (tmp_path / "one").read_bytes() == b"new"
+    assert (tmp_path / "two").read_bytes() == b"old"
+
+
+def test_an_interrupt_as_soon_as_the_file_exists_removes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create_and_interrupt(path: str, mode: str) -> None:
+        open(path, mode).close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("adamoffload.files.open", create_and_interrupt, raising=False)
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "out"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "target").write_bytes(b"old")
     (tmp_path / "link").symlink_to(tmp_path / "target")

@@ -1,7 +1,8 @@
 """Checkpoints in memory, small and hostile: written, mutated, and judged by an independent oracle.
 
 The oracle is what NumPy and zipfile make of the same bytes: whatever `adamoffload.load` accepts
-must be an archive without a fault to them, and every value that it takes over theirs.
+must be an archive without a fault to them, and every value that it takes over theirs. A kind of
+state to be judged is a row of `STATES`.
 """
 
 from __future__ import annotations
@@ -15,14 +16,13 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import adamoffload as ao
+import checkpoint_0_1_0
 from adamoffload.checkpoint import files as checkpoint
-from adamoffload.checkpoint.archive import Reader
-from adamoffload.checkpoint.layout import Item, layout
 from adamoffload.offload import state
 
 HEADER = "checkpoint.json"
@@ -51,22 +51,38 @@ def optimizer(kind: Any = ao.AdamOffload) -> Any:
     return kind(groups, learning_rate=0.01, **options)
 
 
-def written() -> bytes:
-    """Return the checkpoint of `optimizer` after three steps."""
-    trained = optimizer()
+def trained(own: Any, steps: int = 3) -> Any:
+    """Take some steps with random gradients; return the optimizer."""
     rng = np.random.default_rng(6)
-    device = trained.parameters[0].backend
-    for _ in range(3):
-        trained(
-            [device.asarray(rng.standard_normal(p.shape, np.float32)) for p in trained.parameters]
-        )
+    device = own.parameters[0].backend
+    for _ in range(steps):
+        own([device.asarray(rng.standard_normal(p.shape, np.float32)) for p in own.parameters])
+    return own
+
+
+def written(own: Any) -> bytes:
+    """Return an optimizer's checkpoint."""
     file = io.BytesIO()
-    checkpoint.write_to(file, trained)
+    checkpoint.write_to(file, own)
     return file.getvalue()
 
 
+class State(NamedTuple):
+    """A kind of state: how to build the optimizer that has it, and a checkpoint of it."""
+
+    build: Callable[[], Any]
+    data: Callable[[], bytes]
+
+
+STATES = {
+    "AdamOffload": State(optimizer, lambda: written(trained(optimizer()))),
+    "Adam": State(lambda: optimizer(ao.Adam), lambda: written(trained(optimizer(ao.Adam)))),
+    "0.1.0": State(checkpoint_0_1_0.build, (ORACLE / "checkpoint_0_1_0.npz").read_bytes),
+}
+"""What the mutations are tried on, by name."""
+
 BITS = (b"\1\0\x80\x7f", b"\0\0\0\xff", b"\xff" * 4, b"\1\0\0\x80")  # a signalling NaN, ...
-VALUES = (*range(-1, 5), 0.5, "", "b", "-0000001", "123456789", None, True, [], {}, [0.1], 2**64)
+VALUES = (*range(-1, 5), 0.5, "", "b", "w/0", "-0000001", None, True, [], {}, [0.1], 2**63, 2**64)
 
 
 # -- judging ----------------------------------------------------------------------------------
@@ -75,27 +91,21 @@ VALUES = (*range(-1, 5), 0.5, "", "b", "-0000001", "123456789", None, True, [], 
 class Judge:
     """Loads bytes into an optimizer, and says what came of it: accepted, damaged, or other's."""
 
-    def __init__(self) -> None:
-        self.optimizer = optimizer()
+    def __init__(self, kind: State = STATES["AdamOffload"]) -> None:
+        self.optimizer = kind.build()
         self.before = self.state()
-        file = io.BytesIO()
-        checkpoint.write_to(file, self.optimizer)
-        self.fresh = checkpoint.read(Reader(file, len(file.getvalue())), self.optimizer)
+        self.fresh = written(self.optimizer)
+        self.loaded: list[bytes] = []
 
     def state(self) -> list[bytes]:
         """Everything of the optimizer, in bytes."""
-        own = self.optimizer
-        arrays = [
-            own._backend.asnumpy(x) if own._backend.owns(x) else x
-            for x in state.places(own).values()
-        ]
-        counters = [own.beta1_power, own.beta2_power, own.global_step, own.learning_rate]
-        return [*(x.tobytes() for x in arrays), repr(counters).encode()]
+        counters = repr(state.counters_of(self.optimizer)).encode()
+        return [*(x.tobytes() for x in arrays_of(self.optimizer).values()), counters]
 
     def __call__(self, data: bytes) -> str:
         """Load, and compare with the oracle; anything unexpected is raised."""
         try:
-            found = checkpoint.read(Reader(io.BytesIO(data), len(data)), self.optimizer)
+            found = checkpoint.read(io.BytesIO(data), self.optimizer)
             state.adopt(self.optimizer, found.counters, True, "load", stacklevel=1)
         except ao.CheckpointError:
             verdict = "damaged"
@@ -105,11 +115,22 @@ class Judge:
             verdict = "other's"
         else:
             checkpoint.take_over(found, self.optimizer)
+            self.loaded = self.state()
             assert_as_numpy_reads_it(data, self.optimizer)
-            checkpoint.take_over(self.fresh, self.optimizer)
+            fresh = checkpoint.read(io.BytesIO(self.fresh), self.optimizer)
+            checkpoint.take_over(fresh, self.optimizer)
             verdict = "accepted"
         assert self.state() == self.before, "refused, and still something has changed"
         return verdict
+
+
+def arrays_of(own: Any) -> dict[tuple[str, str], Any]:
+    """Return copies of an optimizer's arrays, by kind and name."""
+    device = own.parameters[0].backend
+    return {
+        key: device.asnumpy(x) if device.owns(x) else x.copy()
+        for key, x in checkpoint._places(own).items()
+    }
 
 
 def assert_as_numpy_reads_it(data: bytes, loaded: Any) -> None:
@@ -123,20 +144,21 @@ def assert_as_numpy_reads_it(data: bytes, loaded: Any) -> None:
         for entry in header["arrays"]:
             assert int(entry["crc32"], 16) == infos.pop(entry["member"]).CRC
         assert list(infos) == [HEADER]
+    ours = arrays_of(loaded)
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         for entry in header["arrays"]:
             theirs = arrays[entry["member"].removesuffix(".npy")]
-            ours = state.places(loaded)[entry["kind"], entry["name"]]
-            if loaded._backend.owns(ours):
-                ours = loaded._backend.asnumpy(ours)
-            assert theirs.dtype == np.float32
-            assert theirs.shape == ours.shape
-            assert theirs.tobytes() == ours.tobytes()
-            assert entry["kind"] != "moment2" or not np.any(theirs < 0)
-    assert loaded.global_step == header["global_step"]
-    assert loaded.beta1_power == np.float32(header["beta1_power"])
-    assert loaded.beta2_power == np.float32(header["beta2_power"])
-    assert loaded.learning_rate == np.float32(header["learning_rate"])
+            kind = checkpoint._SLOTS.get(entry["kind"], entry["kind"])
+            own = ours.pop((kind, entry["name"]))
+            assert theirs.dtype == own.dtype
+            assert theirs.shape == own.shape
+            assert theirs.tobytes() == own.tobytes()
+    assert not ours
+    counters = header.get("counters", header)
+    assert loaded.global_step == counters["global_step"]
+    assert loaded.beta1_power == np.float32(counters["beta1_power"])
+    assert loaded.beta2_power == np.float32(counters["beta2_power"])
+    assert loaded.learning_rate == np.float32(counters["learning_rate"])
 
 
 # -- mutating ---------------------------------------------------------------------------------
@@ -188,29 +210,36 @@ def _swap(data: bytes, rng: random.Random) -> bytes:
 
 
 def _values(data: bytes, rng: random.Random) -> bytes:
-    """Change values, and every checksum accordingly."""
-    text, items, arrays = _taken_apart(data)
+    """Change values, or the beginning of an array, and every checksum accordingly."""
+    text, members = taken_apart(data)
+    begins = {name: 10 + int.from_bytes(npy[8:10], "little") for name, npy in members.items()}
     for _ in range(rng.choice((1, 1, 3))):
-        i = rng.randrange(len(arrays))
-        at = rng.randrange(len(arrays[i]) // 4) * 4
-        numbers = (rng.random(), -rng.random(), np.nan, np.inf, -np.inf, -0.0, 1e-45)
-        value = rng.choice((struct.pack("<f", rng.choice(numbers)), rng.choice(BITS)))
-        arrays[i] = arrays[i][:at] + value + arrays[i][at + 4 :]
-    return _put_together(text, items, arrays)
+        member, begin = rng.choice(list(begins.items()))
+        content = members[member]
+        if rng.random() < 0.2:
+            members[member] = _flip(content[:begin], rng) + content[begin:]
+        else:
+            at = rng.randrange(begin, len(content), 4)
+            numbers = (rng.random(), -rng.random(), np.nan, np.inf, -np.inf, -0.0, 1e-45)
+            value = rng.choice((struct.pack("<f", rng.choice(numbers)), rng.choice(BITS)))
+            members[member] = content[:at] + value + content[at + 4 :]
+    return put_together(text, members)
 
 
 def _swap_arrays(data: bytes, rng: random.Random) -> bytes:
-    text, items, arrays = _taken_apart(data)
-    rng.shuffle(arrays)
-    return _put_together(text, items, arrays)
+    text, members = taken_apart(data)
+    contents = list(members.values())
+    rng.shuffle(contents)
+    swapped = dict(zip(members, contents, strict=True))
+    return put_together(text, swapped, fitted=rng.random() < 0.5)
 
 
 def _header(data: bytes, rng: random.Random) -> bytes:
     """Change the text of the header, with checksums that fit."""
-    text, items, arrays = _taken_apart(data)
+    text, members = taken_apart(data)
     for _ in range(rng.choice((1, 1, 2, 4))):
         text = rng.choice((_token, _token, _key, _flip, _truncate, _splice))(text, rng)
-    return _put_together(text, items, arrays, fitted=rng.random() < 0.5)
+    return put_together(text, members, fitted=rng.random() < 0.5)
 
 
 def _token(text: bytes, rng: random.Random) -> bytes:
@@ -223,7 +252,7 @@ def _token(text: bytes, rng: random.Random) -> bytes:
 
 
 def _key(text: bytes, rng: random.Random) -> bytes:
-    """Change one value, and keep the header's own form of JSON."""
+    """Change one value of the header."""
     try:
         header = json.loads(text)
         target: Any = header
@@ -233,13 +262,9 @@ def _key(text: bytes, rng: random.Random) -> bytes:
             target = parent[place]
             if rng.random() < 0.2:
                 break
-        parent[place] = rng.choice(
-            (*range(-1, 5), 0.5, "", "w/0", None, True, [], {}, [0.1], 2**64)
-        )
-        lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in header.items() if k != "arrays"]
-        arrays = ",\n".join(json.dumps(entry) for entry in header.get("arrays", []))
-        return ("{" + ",\n".join(lines) + ',\n"arrays": [\n' + arrays + "\n]}\n").encode("latin1")
-    except (ValueError, TypeError, AttributeError, RecursionError):
+        parent[place] = rng.choice(VALUES)
+        return json.dumps(header).encode()
+    except (ValueError, TypeError, RecursionError, UnboundLocalError):
         return text
 
 
@@ -254,44 +279,24 @@ def _sizes(data: bytes, rng: random.Random) -> bytes:
     return bytes(mutant[: len(data)])
 
 
-def _taken_apart(data: bytes) -> tuple[bytes, list[Item], list[bytes]]:
+def taken_apart(data: bytes) -> tuple[bytes, dict[str, bytes]]:
+    """Return the text of the header, and the other members by name."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        text = archive.read(HEADER)
-        items = [
-            Item(entry["kind"], entry["name"], tuple(entry["shape"]))
-            for entry in json.loads(text)["arrays"]
-        ]
-        arrays = [
-            archive.read(e["member"])[-i.nbytes :]
-            for e, i in zip(json.loads(text)["arrays"], items, strict=True)
-        ]
-    return text, items, arrays
+        members = {name: archive.read(name) for name in archive.namelist()}
+    return members.pop(HEADER), members
 
 
-def _put_together(
-    text: bytes, items: list[Item], arrays: list[bytes], *, fitted: bool = True
-) -> bytes:
-    """Build the archive with these contents; with `fitted`, the header has the right checksums."""
-    plan = layout(text, items)
-    heads = [p.content for p in plan.pieces if p.what.startswith("the beginning of")][1:]
-    items = [
-        item._replace(crc32=zlib.crc32(head + array))
-        for item, head, array in zip(items, heads, arrays, strict=True)
-    ]
+def put_together(text: bytes, members: dict[str, bytes], *, fitted: bool = True) -> bytes:
+    """Return a zip file of these; with `fitted`, the header has the right checksums."""
     if fitted:
-        crcs = iter(items)
-        text = re.sub(
-            rb'(?<="crc32": ")[0-9a-f]{8}',
-            lambda m: b"%08x" % next(crcs, items[0]).crc32,
-            text,
-        )
-    plan = layout(text, items)
-    mutant = bytearray(plan.nbytes)
-    for piece in plan.pieces:
-        mutant[piece.offset : piece.offset + len(piece.content)] = piece.content
-    for start, array in zip(plan.starts, arrays, strict=True):
-        mutant[start : start + len(array)] = array
-    return bytes(mutant)
+        crcs = iter([zlib.crc32(content) for content in members.values()])
+        crc32 = rb'(?<="crc32": ")[0-9a-f]{8}'
+        text = re.sub(crc32, lambda found: b"%08x" % next(crcs, 0), text)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in {**members, HEADER: text}.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return file.getvalue()
 
 
 Mutation = Callable[[bytes, random.Random], bytes]

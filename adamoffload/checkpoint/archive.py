@@ -1,264 +1,239 @@
-"""An archive: a header and named float32 arrays in one ``.npz`` file, in its one canonical form.
+"""An archive: named arrays and a header in one ``.npz`` file, which NumPy alone can read.
 
-An ``.npz`` is a zip file whose members are ``.npy`` files. Zip leaves much open, and most of what
-is known to go wrong with hostile files lives there: compression, overlaps, duplicates, two lists of
-members that disagree. Here nothing is open. The header, its first member, determines every byte of
-the file but the arrays' own, down to the time stamps, and of these it holds the checksums. So the
-reader does not interpret zip structures: it writes down what they must be, and compares.
+An ``.npz`` is a zip file of ``.npy`` files. The header, its last member, lists the others with
+their checksums. Two things are promised. An array goes through memory in blocks, never whole. And
+damage is refused with a `CheckpointError`, at the latest when the array has been read to its end,
+unless it is in a byte that carries no meaning, such as a time stamp.
 
-The module knows bytes, names and shapes; what a header says is for `adamoffload.checkpoint.files`.
+The module knows names, shapes and types; what an optimizer keeps is for
+`adamoffload.checkpoint.files`.
 """
 
 from __future__ import annotations
 
 import errno
 import io
+import json
+import math
 import os
 import struct
 import sys
+import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from threading import Lock
-from typing import IO
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from adamoffload.checkpoint.crc32 import Crc32
-from adamoffload.checkpoint.layout import (
-    BEGIN_BYTES,
-    HEADER,
-    Item,
-    Piece,
-    field_at,
-    layout,
-    npy_header,
+from adamoffload.arguments import describe
+
+__all__ = ["BLOCK", "CheckpointError", "Entry", "Reader", "member_name", "refused", "write"]
+
+BLOCK = 1 << 17
+"""Elements that are read or written at once: a block of float32 fits most L2 caches."""
+
+HEADER = "checkpoint.json"
+_END_BYTES = 22  # of what ends a zip file, if it has no comment
+_LONGEST = 200  # characters of an encoded name: file systems and `unzip` stop at 255
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")
+
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError),
+    *(ValueError, TypeError, LookupError, OverflowError),
 )
-from adamoffload.device.backend import HostArray
 
-__all__ = ["BLOCK", "CheckpointError", "Reader", "Writer"]
-
-BLOCK = 1 << 18
-"""Elements that are read or written at once: with the checksum's ring they fit most L2 caches."""
-
-_FLOAT32 = np.dtype("<f4")
+Block = np.ndarray[Any, np.dtype[Any]]
 
 
 class CheckpointError(ValueError):
     """A file is no checkpoint, or not as it was written; the message says where."""
 
 
-# -- writing ----------------------------------------------------------------------------------
+@contextmanager
+def refused() -> Iterator[None]:
+    """Turn what the standard library raises about a damaged file into a `CheckpointError`."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place before the file's beginning
+            raise
+        raise CheckpointError("it points to a place outside the file") from error
+    except KeyError as error:
+        raise CheckpointError(f"its header lacks {error}") from error
+    except _DAMAGE as error:
+        raise CheckpointError(str(error) or type(error).__name__) from error
 
 
-class Writer:
-    """Writes an archive; its arrays may be put from several threads.
+class Entry(NamedTuple):
+    """An array in an archive: what it is, and the member that holds it."""
 
-    Parameters
-    ----------
-    file : binary file, buffered, that can seek
-        Written from its beginning.
-    header : callable
-        Makes the header from items; its length may not depend on their checksums.
-    items : sequence of Item
-        What will be put, without checksums.
+    kind: str
+    """With the name its identity: ``"parameter"``, or the slot ``"m"``."""
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    """The type's name: ``"float32"``."""
+    member: str = ""
 
-    Raises
-    ------
-    OSError
-        If the disk is full, here or later.
+
+def member_name(kind: str, name: str, index: int) -> str:
+    """Return the name of a member: letters, digits and ``-_.%``, whatever the name is.
+
+    What is not plain is written as ``%XX``, a byte of UTF-8. The index stands for the rest of a
+    very long name, which only the header then has in full.
+
+    Examples
+    --------
+    >>> member_name("m", "block/0.weight", 7)
+    'm/block%2F0.weight.npy'
+    >>> member_name("m", "x" * 10_000, 7) == "m/" + "x" * 200 + "%~7.npy"
+    True
     """
-
-    def __init__(
-        self, file: IO[bytes], header: Callable[[Sequence[Item]], bytes], items: Sequence[Item]
-    ) -> None:
-        self._file = file
-        self._header = header
-        self._lock = Lock()
-        plan = layout(header(items), items)
-        self._starts = dict(zip(items, plan.starts, strict=True))
-        self._final = dict.fromkeys(items)
-        _reserve(file, plan.nbytes)
-
-    def put(self, item: Item, blocks: Iterable[HostArray]) -> None:
-        """Write an array, given in blocks of `BLOCK` elements; the last one may be smaller.
-
-        Each is written before the next is asked for.
-        """
-        place = self._starts[item]
-        crc = Crc32(item.nbytes, zlib.crc32(npy_header(item.shape)))
-        for block in blocks:
-            data = block.astype(_FLOAT32, copy=False).view(np.uint8)
-            crc.update(data)
-            self._write(place, data.data)
-            place += data.size
-        self._final[item] = item._replace(crc32=crc.value())
-
-    def finish(self) -> None:
-        """Write everything but the arrays, which have all been put."""
-        items = [item for item in self._final.values() if item is not None]
-        for piece in layout(self._header(items), items).pieces:
-            self._write(piece.offset, memoryview(piece.content))
-
-    def _write(self, offset: int, data: memoryview) -> None:
-        with self._lock:
-            self._file.seek(offset)
-            self._file.write(data)
+    encoded = "".join(
+        chr(byte) if byte in _PLAIN else f"%{byte:02X}"
+        for byte in name[: _LONGEST + 1].encode("utf-8", "surrogatepass")
+    )
+    if len(encoded) > _LONGEST:
+        encoded = f"{encoded[:_LONGEST]}%~{index}"
+    return f"{kind}/{encoded}.npy"
 
 
-def _reserve(file: IO[bytes], nbytes: int) -> None:
-    """Ask for the space at once: a full disk shows now, and writing takes a third of the time."""
-    if hasattr(os, "posix_fallocate"):
-        try:
-            os.posix_fallocate(file.fileno(), 0, nbytes)
-        except io.UnsupportedOperation:  # a file in memory
-            pass
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
+def _npy_header(entry: Entry) -> bytes:
+    """Return what NumPy writes before an array's data, which are little-endian and in C order."""
+    stream = io.BytesIO()
+    descr = np.dtype(entry.dtype).str.replace(">", "<")
+    header = {"descr": descr, "fortran_order": False, "shape": entry.shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.getvalue()
 
 
-# -- reading ----------------------------------------------------------------------------------
-
-
-class Reader:
-    """Reads an archive; its arrays may be read from several threads.
+def write(
+    file: IO[bytes], header: Mapping[str, Any], arrays: Iterable[tuple[Entry, Iterable[Block]]]
+) -> None:
+    """Write an archive.
 
     Parameters
     ----------
     file : binary file that can seek
-        The archive.
-    size : int
-        Its size in bytes.
+        Written from its beginning.
+    header : mapping
+        What JSON can hold; the list of the arrays is added to it.
+    arrays : iterable of (Entry, iterable of ndarray)
+        What to write, each array in contiguous one-dimensional blocks. A block is written before
+        the next one is asked for.
+
+    A file that could not be written to the end is of no use.
+    """
+    archive = zipfile.ZipFile(file, "w")
+    listed: list[dict[str, Any]] = []
+    try:
+        for entry, blocks in arrays:
+            # Without a time stamp one state has one file.
+            info = zipfile.ZipInfo(member_name(entry.kind, entry.name, len(listed)))
+            with archive.open(info, "w", force_zip64=True) as member:  # it may exceed 2 GiB
+                member.write(_npy_header(entry))
+                for block in blocks:
+                    native = block if sys.byteorder == "little" else block.byteswap()
+                    member.write(native.view(np.uint8).data)
+            checksum = f"{info.CRC:08x}"
+            listed.append({**entry._asdict(), "member": info.filename, "crc32": checksum})
+        text = json.dumps({**header, "arrays": listed}, allow_nan=False)
+        archive.writestr(zipfile.ZipInfo(HEADER), text)
+        archive.close()
+    except BaseException:
+        # Without this it would write the end of a file that is thrown away when it is deleted, or
+        # raise in the place of an interrupt, because a member is still open.
+        archive.fp = None
+        raise
+
+
+class Reader:
+    """Reads an archive; several threads may read arrays of it.
+
+    Parameters
+    ----------
+    file : binary file that can seek
+        The archive. Its JSON header becomes the attribute `header`.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not a zip file with a header, or has in it what `write` does not write.
     """
 
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self._file = file
-        self._size = size
-        self._lock = Lock()
-        self._starts: dict[Item, int] = {}
+    def __init__(self, file: IO[bytes]) -> None:
+        with refused():
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            begin = file.read(8)
+            file.seek(max(size - _END_BYTES, 0))
+            if not begin.startswith(b"PK"):
+                raise CheckpointError(f"it is no checkpoint: it begins with {begin!r}")
+            if file.read(4) != b"PK\5\6":
+                raise CheckpointError("it is truncated, or something was appended")
+            self._zip = zipfile.ZipFile(file)
+            infos = self._zip.infolist()
+            self._members = {info.filename: info for info in infos}
+            if HEADER not in self._members:
+                raise CheckpointError(f"it is no checkpoint: it has no {HEADER}")
+            if len(self._members) < len(infos):
+                raise CheckpointError("two members have the same name")
+            if any(info.compress_type or info.compress_size != info.file_size for info in infos):
+                raise CheckpointError("a member is compressed")
+            if min(info.header_offset for info in infos) != 0:
+                raise CheckpointError("something stands before its first member")
+            if sum(info.file_size for info in infos) > size:
+                raise CheckpointError(f"its members have more than the file's {size} bytes")
+            self.header: Any = json.loads(self._zip.read(HEADER))
 
-    def header(self, limit_bytes: int) -> bytes:
-        """Return the header, checksummed.
+    def entries(self, arrays: Any) -> list[Entry]:
+        """Return the arrays that a header lists; refuse a list that is not that of the members."""
+        members = {name: info for name, info in self._members.items() if name != HEADER}
+        entries = {}
+        with refused():
+            for listed in arrays:
+                entry = Entry(**{key: listed[key] for key in Entry._fields})
+                if entry.member not in members:
+                    raise CheckpointError(f"{describe(entry.member)} is missing, or listed twice")
+                if f"{members.pop(entry.member).CRC:08x}" != listed["crc32"]:
+                    raise CheckpointError(f"{entry.member} has another checksum in the header")
+                entries[entry.kind, entry.name] = entry._replace(shape=tuple(entry.shape))
+            if members or len(entries) < len(arrays):
+                raise CheckpointError("its header does not list each member as an array of its own")
+        return [*entries.values()]
+
+    def blocks(self, entry: Entry, target: Block | None = None) -> Iterator[Block]:
+        """Read an array in blocks of `BLOCK` elements, the last of which may be smaller.
 
         Parameters
         ----------
-        limit_bytes : int
-            The longest one to read: a text takes many times its length when it is parsed.
+        entry : Entry
+            From `entries`.
+        target : ndarray, shape (size,), optional
+            Where to. Without it, a block is valid until the next one comes.
 
         Raises
         ------
         CheckpointError
-            If there is none, it is longer, or its checksum is wrong.
+            If the member is another array; after the last block, if its checksum is wrong.
         """
-        raw = self._read(0, min(self._size, BEGIN_BYTES))
-        if raw[:4] != b"PK\x03\x04"[: len(raw)] or not raw:
-            raise CheckpointError(
-                f"it is no checkpoint: it begins with {raw[:8]!r}, not like a zip file"
-            )
-        if len(raw) < BEGIN_BYTES:
-            raise CheckpointError(f"it is truncated: it has {self._size} bytes, and no header")
-        if HEADER.encode() not in raw:
-            raise CheckpointError(f"it is no checkpoint: its first member is not {HEADER}")
-        (length,) = struct.unpack_from("<Q", raw, BEGIN_BYTES - 8)
-        if length > limit_bytes:
-            raise CheckpointError(
-                f"its header claims {length} bytes, more than the {limit_bytes} that are read"
-            )
-        if BEGIN_BYTES + length > self._size:
-            raise CheckpointError(
-                f"it is truncated: its header ends at byte {BEGIN_BYTES + length}, the file at "
-                f"{self._size}"
-            )
-        text = self._read(BEGIN_BYTES, length)
-        _compare(raw, layout(text, []).pieces[0])
-        return text
-
-    def check(self, text: bytes, items: Sequence[Item]) -> None:
-        """Check all that is not data.
-
-        Parameters
-        ----------
-        text : bytes
-            The header.
-        items : sequence of Item
-            The arrays that it lists.
-
-        Raises
-        ------
-        CheckpointError
-            If a byte is missing, too many, or not what it must be.
-        """
-        plan, size = layout(text, items), self._size
-        if size < plan.nbytes:
-            raise CheckpointError(f"it is truncated: it has {size} bytes of {plan.nbytes}")
-        if size > plan.nbytes:
-            raise CheckpointError(
-                f"something was appended: it has {size} bytes instead of {plan.nbytes}"
-            )
-        for piece in plan.pieces:
-            _compare(self._read(piece.offset, len(piece.content)), piece)
-        self._starts = dict(zip(items, plan.starts, strict=True))
-
-    def blocks(self, item: Item, target: HostArray | None = None) -> Iterator[HostArray]:
-        """Read an array, after `check`, block by block.
-
-        Parameters
-        ----------
-        item : Item
-            Which one.
-        target : ndarray, shape (size,), float32, optional
-            Where to; what is left out is read into memory of one block.
-
-        Yields
-        ------
-        ndarray, float32, one-dimensional
-            The next `BLOCK` elements, or the rest; without a target, valid until the next.
-
-        Raises
-        ------
-        CheckpointError
-            After the last block, if the checksum is wrong.
-        """
-        crc = Crc32(item.nbytes, zlib.crc32(npy_header(item.shape)))
-        size = item.nbytes // 4
-        scratch = np.empty(min(size, BLOCK), np.float32)
-        for begin in range(0, size, BLOCK):
-            block = scratch[: size - begin] if target is None else target[begin : begin + BLOCK]
-            data = block.view(np.uint8)
-            self._read_into(self._starts[item] + 4 * begin, data.data)
-            crc.update(data)
-            if sys.byteorder == "big":
-                block.byteswap(inplace=True)
-            yield block
-        if crc.value() != item.crc32:
-            raise CheckpointError(
-                f"{item.kind} of {item.name[:100]!r} is damaged: its checksum is "
-                f"{crc.value():08x}, the header says {item.crc32:08x}"
-            )
-
-    def _read(self, offset: int, length: int) -> bytes:
-        data = bytearray(length)
-        self._read_into(offset, memoryview(data))
-        return bytes(data)
-
-    def _read_into(self, offset: int, target: memoryview) -> None:
-        with self._lock:
-            self._file.seek(offset)
-            while target:
-                count = self._file.readinto(target)  # type: ignore[attr-defined]  # IO lacks it
-                if not count:
-                    raise CheckpointError("it is truncated: it became shorter while it was read")
-                target = target[count:]
-
-
-def _compare(found: bytes, piece: Piece) -> None:
-    """Refuse bytes that are not those of the piece, and name the first that differs."""
-    if found == piece.content:
-        return
-    at = next(i for i, (a, b) in enumerate(zip(found, piece.content, strict=False)) if a != b)
-    name = field_at(piece, at)
-    hint = "; members are stored, never compressed" if name == "compression method " else ""
-    raise CheckpointError(
-        f"{piece.what} is damaged: {name}at byte {piece.offset + at} is "
-        f"{found[at : at + 8].hex()}, expected {piece.content[at : at + 8].hex()}{hint}"
-    )
+        with refused(), self._zip.open(entry.member) as member:
+            size, dtype = math.prod(entry.shape), np.dtype(entry.dtype)
+            length = self._members[entry.member].file_size - size * dtype.itemsize
+            found = member.read(length) if 10 < length < 10 + 2**16 else b""
+            expected = _npy_header(entry)
+            same = found[:8] == expected[:8]
+            # How many spaces fill a header up differs among the versions of NumPy.
+            same = same and found[10:].rstrip(b" \n") == expected[10:].rstrip(b" \n")
+            if not same or int.from_bytes(found[8:10], "little") != length - 10:
+                raise CheckpointError(f"{entry.member} does not begin as its array does")
+            scratch = np.empty(min(size, BLOCK), dtype)
+            for begin in range(0, size, BLOCK):
+                block = scratch[: size - begin] if target is None else target[begin : begin + BLOCK]
+                member.readinto(block.view(np.uint8).data)  # type: ignore[attr-defined]  # IO's
+                if sys.byteorder == "big":
+                    block.byteswap(inplace=True)
+                yield block

@@ -1,37 +1,42 @@
 """Checkpoints: an optimizer's state and its parameters in one file, written whole or not at all.
 
-`save` writes an `adamoffload.checkpoint.archive`, an ``.npz`` that NumPy alone can read, to a
-temporary file that takes the place of the old one only when it is on the disk. `load` checks every
-byte of the file, and everything in it against the optimizer, before anything changes. The format is
-described on the page "Checkpoints" of the documentation.
+`save` writes an `adamoffload.checkpoint.archive` to a temporary file, which takes the place of the
+old one only when it is on the disk. `load` checks the whole file, and what it says against the
+optimizer, before anything changes. The format is described on the page "Checkpoints" of the
+documentation.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import fields
 from importlib.metadata import version
-from typing import IO
+from itertools import filterfalse
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from adamoffload.arguments import describe, flag
-from adamoffload.checkpoint.archive import BLOCK, CheckpointError, Reader, Writer
-from adamoffload.checkpoint.header import KINDS, parsed, text_of
-from adamoffload.checkpoint.layout import Item
+from adamoffload.checkpoint.archive import BLOCK, CheckpointError, Entry, Reader, refused, write
 from adamoffload.device.backend import Array, Backend, HostArray
 from adamoffload.engine.team import available_cores
 from adamoffload.files import reading, replacing
+from adamoffload.names import check_keys, check_names, short
 from adamoffload.offload import state
 from adamoffload.offload.abstract import AbstractAdam
 
 __all__ = ["CheckpointError", "load", "read", "save"]
 
-_ALONE_BYTES = 4 << 20  # below that, threads cost more than they save
-_HEADER_BYTES = 8 << 20  # what a header may take beyond four times the optimizer's own
+FORMAT = "adamoffload checkpoint"
+VERSION = 2
+
+Places = dict[state.Key, Array]
+"""An optimizer's arrays, by kind (``"parameter"``, or a slot's name) and parameter."""
 
 
 def save(path: str | os.PathLike[str], optimizer: AbstractAdam) -> None:
@@ -50,15 +55,10 @@ def save(path: str | os.PathLike[str], optimizer: AbstractAdam) -> None:
     RuntimeError
         If a step or a load failed half-way: there is no state to keep.
     OSError
-        If the file cannot be written; the old one is as it was.
+        If the file cannot be written. The old one is as it was, unless the message says that the
+        new one is in its place and only its folder could not be synced.
     TypeError
         If `path` or `optimizer` is something else.
-
-    Notes
-    -----
-    The data go to a file ``.adamoffload-*.tmp`` beside `path`, which takes its place after an
-    ``fsync``. It is removed if something fails; a process that is killed leaves it behind. An
-    existing file's permissions are kept, a new one's follow the umask.
 
     Examples
     --------
@@ -81,64 +81,30 @@ def save(path: str | os.PathLike[str], optimizer: AbstractAdam) -> None:
     (array([1., 1., 1.], dtype=float32), 1, array([1., 1., 1.], dtype=float32))
     """
     _check_optimizer("save", optimizer)
-    with optimizer._lock:
-        optimizer._integrity.settled(optimizer._settle)
-        with replacing(path) as file:
-            write_to(file, optimizer)
+    with _exclusive(optimizer), replacing(path) as file:
+        write_to(file, optimizer)
 
 
 def write_to(file: IO[bytes], optimizer: AbstractAdam) -> None:
-    """Write a checkpoint to a binary file that can seek; the caller holds the lock."""
-    counters, places = state.counters_of(optimizer), state.places(optimizer)
-    items = [Item(kind, name, array.shape) for (kind, name), array in places.items()]
-    writer = Writer(file, lambda known: text_of(counters, known, version("adamoffload")), items)
-
-    optimizer._backend.synchronize()  # also what others have issued may write the parameters
-
-    def put(item: Item) -> None:
-        writer.put(item, _blocks(places[item.kind, item.name], optimizer._backend))
-
-    _for_each(items, put, places, optimizer._backend)
-    writer.finish()
+    """Write a checkpoint to a binary file that can seek; the optimizer is at rest."""
+    backend = optimizer._backend
+    arrays = (
+        (Entry(kind, name, array.shape, array.dtype.name), _blocks(array, backend))
+        for (kind, name), array in _places(optimizer).items()
+    )
+    write(file, _header(state.counters_of(optimizer)), arrays)
 
 
 def _blocks(array: Array, backend: Backend) -> Iterator[HostArray]:
+    """Yield an array in blocks; one of the device comes through counted copies."""
     flat = array.reshape(-1)
-    scratch = np.empty(min(flat.size, BLOCK), np.float32)
+    scratch = np.empty(min(flat.size, BLOCK), array.dtype)
     for begin in range(0, flat.size, BLOCK):
         block = flat[begin : begin + BLOCK]
         if backend.owns(block):
-            host = scratch[: block.size]
-            backend.d2h(block, host).wait()
-            block = host
+            backend.d2h(block, scratch[: block.size]).wait()
+            block = scratch[: block.size]
         yield block
-
-
-def _for_each(
-    items: Sequence[Item],
-    act: Callable[[Item], None],
-    places: Mapping[state.Key, Array],
-    backend: Backend,
-) -> None:
-    """Act on each item, in threads if its array is on the host: a device has one caller."""
-    near: list[Item] = []
-    away: list[Item] = []
-    for item in items:
-        (away if backend.owns(places.get((item.kind, item.name))) else near).append(item)
-    if sum(item.nbytes for item in items) < _ALONE_BYTES:
-        for item in items:
-            act(item)
-        return
-    with ThreadPoolExecutor(available_cores()) as pool:
-        pending = [pool.submit(act, item) for item in near]
-        try:
-            for item in away:
-                act(item)
-            for done in pending:
-                done.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def load(path: str | os.PathLike[str], optimizer: AbstractAdam, *, strict: bool = True) -> None:
@@ -182,71 +148,163 @@ def load(path: str | os.PathLike[str], optimizer: AbstractAdam, *, strict: bool 
     shown = os.fspath(path)
     with reading(shown) as file, optimizer._lock:
         try:
-            found = read(Reader(file, os.fstat(file.fileno()).st_size), optimizer)
+            found = read(file, optimizer)
         except CheckpointError as error:
             raise CheckpointError(f"load: {shown!r} cannot be loaded: {error}") from error.__cause__
         counters = state.adopt(optimizer, found.counters, strict, "load", stacklevel=3)
-        take_over(replace(found, counters=counters), optimizer)
+        take_over(found._replace(counters=counters), optimizer)
 
 
-def take_over(found: Found, optimizer: AbstractAdam) -> None:
-    """Replace an optimizer's arrays and counters by what `read` has found."""
-    places, backend = state.places(optimizer), optimizer._backend
-    with state.replacing(optimizer, found.counters) as touched:
-
-        def fill(item: Item) -> None:
-            key = item.kind, item.name
-            touched.append(key)
-            _fill(places[key].reshape(-1), found.reader, item, backend)
-
-        _for_each(found.items, fill, places, backend)
-
-
-def _fill(target: Array, reader: Reader, item: Item, backend: Backend) -> None:
-    if not backend.owns(target):
-        deque(reader.blocks(item, target), maxlen=0)
-        return
-    begin = 0
-    for block in reader.blocks(item):
-        backend.h2d(block, target[begin : begin + block.size]).wait()
-        begin += block.size
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A checkpoint, all of whose bytes have been checked."""
+class Found(NamedTuple):
+    """A checkpoint that has been checked: every array is one of the optimizer's, and undamaged."""
 
     reader: Reader
     counters: state.Counters
-    items: list[Item]
+    entries: list[Entry]
 
 
-def read(reader: Reader, optimizer: AbstractAdam) -> Found:
-    """Check every byte of a checkpoint, and that its arrays are those of an optimizer.
+def read(file: IO[bytes], optimizer: AbstractAdam) -> Found:
+    """Check a checkpoint from its first byte to its last, and that it has an optimizer's arrays.
 
     Raises
     ------
     CheckpointError
-        If it is no checkpoint, or a byte of it is not as it was written.
+        If it is no checkpoint, or damaged.
     ValueError
-        If it is one of other parameters. No array has been read then.
+        If it is one of other parameters, or of another rule. No array has been read then.
     """
-    own = [Item(kind, name, array.shape) for (kind, name), array in state.places(optimizer).items()]
-    text = reader.header(_HEADER_BYTES + 4 * len(text_of(state.counters_of(optimizer), own, "")))
-    counters, items = parsed(text)
-    for kind in KINDS:
-        shapes = {item.name: item.shape for item in items if item.kind == kind}
-        what = "the file's value" if kind == "parameter" else kind
-        state.check_shapes("load", what, shapes, optimizer, holder="the file")
-    reader.check(text, items)
+    reader = Reader(file)
+    with refused():
+        header = _as_version_2(reader.header)
+        counters = _counters(header)
+        entries = reader.entries(header["arrays"])
+    _check_arrays(entries, _places(optimizer))
+    _for_each(entries, lambda entry: deque(reader.blocks(entry), maxlen=0))
+    return Found(reader, counters, entries)
 
-    def check(item: Item) -> None:
-        for block in reader.blocks(item):
-            if item.kind == "moment2" and state.is_negative(block):
-                raise CheckpointError(f"moment2 of {item.name[:100]!r} is negative somewhere")
 
-    _for_each(items, check, {}, optimizer._backend)
-    return Found(reader, counters, items)
+def _check_arrays(entries: Sequence[Entry], places: Places) -> None:
+    """Refuse arrays that are not those of an optimizer, by kind, name, shape and type."""
+    own: dict[str, dict[str, Array]] = {}
+    found: dict[str, dict[str, Entry]] = {kind: {} for kind, *_ in entries}
+    for (kind, name), array in places.items():
+        own.setdefault(kind, {})[name] = array
+    for entry in entries:
+        found[entry.kind][entry.name] = entry
+    check_names("load", "the file", found, own)
+    for kind, arrays in own.items():
+        check_names("load", f"{kind} in the file", found[kind], arrays)
+        for name, array in arrays.items():
+            entry = found[kind][name]
+            if (entry.shape, entry.dtype) != (array.shape, array.dtype.name):
+                raise ValueError(
+                    f"load: {kind} of {short(name)} must have the shape {array.shape} and the type "
+                    f"{array.dtype}, got {entry.shape} and {describe(entry.dtype)} in the file"
+                )
+
+
+def take_over(found: Found, optimizer: AbstractAdam) -> None:
+    """Replace an optimizer's arrays and counters by what `read` has found."""
+    places, backend = _places(optimizer), optimizer._backend
+    with state.replacing(optimizer, found.counters) as touched:
+
+        def fill(entry: Entry) -> None:
+            target = places[entry[:2]].reshape(-1)
+            touched.append(entry[:2])
+            if not backend.owns(target):
+                deque(found.reader.blocks(entry, target), maxlen=0)
+                return
+            begin = 0
+            for block in found.reader.blocks(entry):
+                backend.h2d(block, target[begin : begin + block.size]).wait()
+                begin += block.size
+
+        away = {key for key, array in places.items() if backend.owns(array)}
+        _for_each(found.entries, fill, away)
+
+
+def _for_each(
+    entries: Sequence[Entry], act: Callable[[Entry], object], away: Container[state.Key] = ()
+) -> None:
+    """Act on each entry, in threads if its array is large and not on the device.
+
+    A device has one caller, and for small arrays threads cost more than they save.
+    """
+
+    def alone(entry: Entry) -> bool:
+        return math.prod(entry.shape) <= BLOCK or entry[:2] in away
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        pending = pool.map(act, filterfalse(alone, entries))
+        for entry in filter(alone, entries):
+            act(entry)
+        deque(pending, maxlen=0)  # raises what one of them has raised
+
+
+# -- the header -------------------------------------------------------------------------------
+
+
+def _header(counters: state.Counters) -> dict[str, Any]:
+    """Return what a header says of an optimizer, but for its arrays."""
+    header = {"format": FORMAT, "version": VERSION, "adamoffload": version("adamoffload")}
+    plain = {field.name: _plain(getattr(counters, field.name)) for field in fields(counters)}
+    return {**header, "hyperparameters": plain.pop("hyperparameters"), "counters": plain}
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold; a float32 is the shortest number that reads back as the same."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | np.ndarray):
+        return [_plain(entry) for entry in value]
+    return float(str(value)) if isinstance(value, np.float32) else value
+
+
+def _as_version_2(header: Any) -> dict[str, Any]:
+    """Return a header as this version writes it, also one of version 1, of adamoffload 0.1.0."""
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise CheckpointError(f"its header does not say that it is an {FORMAT}")
+    number = header.get("version")
+    if type(number) is not int or number not in (1, VERSION):
+        raise CheckpointError(
+            f"its format is version {describe(number)}, written by adamoffload "
+            f"{describe(header.get('adamoffload'))}; this one reads versions 1 and {VERSION}"
+        )
+    if number == VERSION:
+        return header
+    arrays = [
+        {**entry, "kind": _SLOTS.get(entry["kind"], entry["kind"]), "dtype": "float32"}
+        for entry in header["arrays"]
+    ]
+    return {**header, "arrays": arrays, "counters": {key: header[key] for key in _COUNTERS}}
+
+
+# -- the optimizer ----------------------------------------------------------------------------
+
+_SLOTS = {"moment1": "m", "moment2": "v"}
+_COUNTERS = ("global_step", "beta1_power", "beta2_power", "learning_rate")
+
+
+def _counters(header: dict[str, Any]) -> state.Counters:
+    """Check the counters and the hyper-parameters of a header."""
+    counters, hyperparameters = header["counters"], header["hyperparameters"]
+    check_keys("its header", "counters", counters, _COUNTERS)
+    return state.read_counters("its header", {**counters, "hyperparameters": hyperparameters})
+
+
+def _places(optimizer: AbstractAdam) -> Places:
+    """Return the arrays to keep, parameters first, wherever they live."""
+    own = state.places(optimizer)
+    return {(_SLOTS.get(kind, kind), name): array for (kind, name), array in own.items()}
+
+
+@contextmanager
+def _exclusive(optimizer: AbstractAdam) -> Iterator[None]:
+    """Let no step run in the block, which begins when all that was issued has ended."""
+    with optimizer._lock:
+        optimizer._integrity.settled(optimizer._settle)
+        optimizer._backend.synchronize()  # also what others have issued may write the parameters
+        yield
 
 
 def _check_optimizer(owner: str, optimizer: object) -> None:

@@ -16,20 +16,20 @@ with atheris.instrument_imports(include=["adamoffload"]):
     import checkpoints
 
 judge = checkpoints.Judge()
-original = checkpoints.written()
+text, members = checkpoints.taken_apart(checkpoints.STATES["AdamOffload"].data())
 
 
 def one_input(data: bytes) -> None:
     """Judge one input: its first byte chooses what it is."""
     if data[:1] == b"\x01":  # a header, in an archive that fits it
-        _, items, arrays = checkpoints._taken_apart(original)
-        data = checkpoints._put_together(data[1:], items, arrays)
+        data = checkpoints.put_together(data[1:], members)
     elif data[:1] == b"\x02":  # values, with every checksum right
-        text, items, arrays = checkpoints._taken_apart(original)
-        rest = data[1:].ljust(sum(map(len, arrays)), b"\0")
-        for i, array in enumerate(arrays):
-            arrays[i], rest = rest[: len(array)], rest[len(array) :]
-        data = checkpoints._put_together(text, items, arrays)
+        changed, rest = {}, data[1:]
+        for name, content in members.items():
+            begin = 10 + int.from_bytes(content[8:10], "little")
+            values, rest = rest[: len(content) - begin], rest[len(content) - begin :]
+            changed[name] = content[:begin] + values.ljust(len(content) - begin, b"\0")
+        data = checkpoints.put_together(text, changed)
     judge(data)
 
 

@@ -1,7 +1,9 @@
-"""Judge many mutated checkpoints: ``PYTHONPATH=tests python tests/fuzz/mutate_checkpoint.py N``.
+"""Judge many mutated checkpoints: ``PYTHONPATH=tests python tests/fuzz/mutate_checkpoint.py``.
 
-Each is a crash (anything but a refusal), a wrong accept (a value that is not what NumPy reads, or
-a change although it was refused), or neither; the first of either kind ends the run, with its seed.
+Arguments are their number, the first seed, and the names of the states, rows of
+``checkpoints.STATES``; without one all are tried in turn. Each mutant is a crash (anything but a
+refusal), a wrong accept (a value that is not what NumPy reads, or a change although it was
+refused), or neither; the first of either kind ends the run, with its seed.
 """
 
 from __future__ import annotations
@@ -11,14 +13,15 @@ import sys
 import time
 from collections import Counter
 
-from checkpoints import Judge, mutate, written
+from checkpoints import STATES, Judge, mutate
 
 count = int(float(sys.argv[1])) if len(sys.argv) > 1 else 10_000
 first = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-original, judge = written(), Judge()
+judges = [(STATES[name].data(), Judge(STATES[name])) for name in sys.argv[3:] or STATES]
 verdicts: Counter[str] = Counter()
 began_s = time.perf_counter()
 for seed in range(first, first + count):
+    original, judge = judges[seed % len(judges)]
     mutant = mutate(original, random.Random(seed))
     try:
         verdict = judge(mutant)

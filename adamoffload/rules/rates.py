@@ -39,12 +39,34 @@ class FixedRate:
         return self.source
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TableRate:
-    """A learning rate for each step."""
+    """A learning rate for each step; a value, as the others: equal to one of the same numbers.
+
+    Examples
+    --------
+    >>> table = read_rate("AdamW", [1.0, 0.5])
+    >>> table, table == read_rate("AdamW", (1.0, 0.5))
+    (<2 learning rates: 1, 0.5>, True)
+    """
 
     owner: str
     source: np.ndarray[Any, np.dtype[np.float32]]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TableRate):
+            return NotImplemented
+        return np.array_equal(self.source, other.source)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.source.tolist()))
+
+    def __repr__(self) -> str:
+        count = len(self.source)
+        shown = [f"{rate:g}" for rate in self.source[: 4 if count <= 4 else 2]]
+        if count > 4:
+            shown += ["...", f"{self.source[-1]:g}"]
+        return f"<{count} learning rates: {', '.join(shown)}>"
 
     def at(self, step: int) -> np.float32:
         """Return the entry of the step, or raise RuntimeError if there is none."""
@@ -114,7 +136,9 @@ def read_rate(owner: str, value: object) -> Rate:
         return FixedRate(float32(owner, "learning_rate", rate))
     rates = table(owner, "learning_rate", value)
     float32(owner, "learning_rate", float(rates.max()))
-    return TableRate(owner, rates.astype(np.float32))
+    source = rates.astype(np.float32)
+    source.flags.writeable = False  # a rule that holds it may serve many optimizers
+    return TableRate(owner, source)
 
 
 def read_decay(owner: str, value: object) -> Decay:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -33,12 +33,12 @@ class Rule(ABC):
     Attributes
     ----------
     learning_rate : float, iterable of float, LearningRateSchedule or callable
-        A number >= 0, a table with one number a step, or a function of the 0-based step. Tables
-        are read when the rule is made.
+        A number >= 0, a table with one number a step, or a function of the 0-based step. A table
+        is read when the rule is made, and cannot change afterwards.
     weight_decay : float or callable
         A number >= 0, or a function of the 0-based step.
-    slots : tuple of str
-        Names of the float32 arrays that it keeps for each parameter, zero at first.
+    squares : tuple of str
+        Which of its slots hold means or sums of squares, and are never negative.
     decay : str
         ``"l2"``: weight decay times the parameter is added to the gradient. ``"decoupled"``: the
         parameter is multiplied by 1 - learning rate x weight decay, before the update is added
@@ -74,7 +74,7 @@ class Rule(ABC):
 
     learning_rate: Any = 1e-3
     weight_decay: Any = 0.0
-    slots: tuple[str, ...] = ()
+    squares: ClassVar[tuple[str, ...]] = ()
     decay: Literal["l2", "decoupled"] = "l2"
 
     def __post_init__(self) -> None:
@@ -83,7 +83,17 @@ class Rule(ABC):
         read_decay(owner, self.weight_decay)
         rate = read_rate(owner, self.learning_rate)
         if isinstance(rate, TableRate):
-            object.__setattr__(self, "learning_rate", rate.source)
+            object.__setattr__(self, "learning_rate", rate)
+        elif isinstance(self.learning_rate, np.ndarray):  # one number, which may change
+            object.__setattr__(self, "learning_rate", float(self.learning_rate.item()))
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the float32 arrays that it keeps for each parameter, zero at first.
+
+        A subclass sets it to a tuple, or computes it from its fields.
+        """
+        return ()
 
     @abstractmethod
     def scalars(self, lr: Any, t: int) -> Mapping[str, Any]:
@@ -127,6 +137,11 @@ def with_flush(
 ) -> tuple[Any, ...]:
     """Return what an update returns, if asked to with denormals in the slots replaced by zero.
 
+    Raises
+    ------
+    TypeError
+        If it does not return the update and as many arrays as there are slots.
+
     Examples
     --------
     >>> def decaying(g, m):
@@ -134,7 +149,14 @@ def with_flush(
     >>> with_flush(decaying, True, 0, np.float32(2e-38))
     (np.float32(-2e-38), np.float32(0.0))
     """
-    delta, *new = update(g, *slots, **scalars)
+    results: Any = update(g, *slots, **scalars)
+    if not isinstance(results, tuple) or len(results) != 1 + len(slots):
+        came = len(results) if isinstance(results, tuple) else repr(results)
+        raise TypeError(
+            f"update must return a tuple of {1 + len(slots)} arrays, itself and each slot's new "
+            f"values, got {came}"
+        )
+    delta, *new = results
     if flush:
         new = [slot * (np.abs(slot) >= _SMALLEST_NORMAL) for slot in new]
     return (delta, *new)

@@ -32,7 +32,15 @@ import numpy as np
 from adamoffload.arguments import flag, float32, floating, floating_type
 from adamoffload.rules.rule import Rule
 
-__all__ = ["Adam", "adam", "beta_power", "read_constants", "step_size"]
+__all__ = [
+    "Adam",
+    "adam",
+    "beta_power",
+    "read_beta",
+    "read_constants",
+    "read_eps",
+    "step_size",
+]
 
 
 def step_size(lr: Any, beta1_power: Any, beta2_power: Any) -> Any:
@@ -154,20 +162,34 @@ def read_constants(
     floating_type(owner, "beta2", beta2, "a float in (0, 1)")
     floating_type(owner, "eps", eps, "a float > 0")
     return (
-        _read_beta(owner, "beta1", beta1),
-        _read_beta(owner, "beta2", beta2),
-        _read_eps(owner, eps),
+        read_beta(owner, "beta1", beta1),
+        read_beta(owner, "beta2", beta2),
+        read_eps(owner, eps),
     )
 
 
-def _read_beta(owner: str, name: str, value: object) -> np.float32:
+def read_beta(owner: str, name: str, value: object) -> np.float32:
+    """Return a beta in float32: a float in (0, 1), which may round to 0 but not to 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is something else.
+    """
     beta = np.float32(floating(owner, name, value, above=0, below=1))
     if beta == 1:
         raise ValueError(f"{owner}: {name} must be < 1, also in float32, got {value}")
     return beta
 
 
-def _read_eps(owner: str, value: object) -> np.float32:
+def read_eps(owner: str, value: object) -> np.float32:
+    """Return epsilon in float32: a float > 0, also after rounding.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is something else.
+    """
     eps = float32(owner, "eps", floating(owner, "eps", value, above=0))
     if eps == 0:
         raise ValueError(f"{owner}: eps must be > 0, also in float32, got {value}")
@@ -216,6 +238,7 @@ class Adam(Rule):
     weight_decay: Any = 0.0
 
     slots = ("m", "v")
+    squares = ("v",)
     decay = "l2"
 
     def __post_init__(self) -> None:

@@ -30,7 +30,8 @@ from adamoffload.files import replacing
 
 __all__ = ["NumbaKernel", "source", "summing_source"]
 
-_OPERATORS = {
+# What gives the bits of NumPy. Of a logarithm, say, there are as many versions as libraries.
+_EXPRESSIONS: dict[np.ufunc, str] = {
     np.add: "{} + {}",
     np.subtract: "{} - {}",
     np.multiply: "{} * {}",
@@ -44,6 +45,15 @@ _OPERATORS = {
     np.less_equal: "{} <= {}",
     np.equal: "{} == {}",
     np.not_equal: "{} != {}",
+    np.square: "{0} * {0}",
+    # Of 0 and -0 NumPy takes the second, and its sign of -0 is 0; a NaN stays one in all three.
+    np.maximum: "{0} if {0} > {1} or {0} != {0} else {1}",
+    np.minimum: "{0} if {0} < {1} or {0} != {0} else {1}",
+    np.sign: "{0} if {0} != {0} else np.float32({0} > 0) - np.float32({0} < 0)",
+    **{
+        ufunc: f"np.{ufunc.__name__}({', '.join(['{}'] * ufunc.nin)})"
+        for ufunc in (np.sqrt, np.reciprocal, np.floor, np.ceil, np.trunc, np.rint, np.copysign)
+    },
 }
 
 
@@ -58,7 +68,8 @@ class NumbaKernel:
     Raises
     ------
     TypeError
-        If the program computes in something else than float32.
+        If the program computes in something else than float32, or with a function that would not
+        give the bits of NumPy's.
     """
 
     name = "numba"
@@ -158,9 +169,12 @@ def _statement(line: Instruction, registers: Sequence[Register]) -> str:
         name = _name(i, registers[i])
         mask = registers[i].dtype == np.bool_ and registers[line.result].dtype != np.bool_
         operands.append(f"np.float32({name})" if mask else name)
-    call = f"np.{line.ufunc.__name__}({', '.join(['{}'] * line.ufunc.nin)})"
-    pattern = _OPERATORS.get(line.ufunc, call)
-    return f"r{line.result} = {pattern.format(*operands)}"
+    if line.ufunc not in _EXPRESSIONS:
+        raise TypeError(
+            f"engine 'numba' has no np.{line.ufunc.__name__} that gives the bits of NumPy's; "
+            f"use engine='numpy'"
+        )
+    return f"r{line.result} = {_EXPRESSIONS[line.ufunc].format(*operands)}"
 
 
 _SUMMING = """\

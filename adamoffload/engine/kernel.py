@@ -128,7 +128,8 @@ def kernel_type(owner: str, engine: object) -> Callable[[Program], Kernel]:
     owner : str
         Who asks, for messages.
     engine : str
-        ``"numpy"``, ``"numba"``, or ``"auto"``: Numba if it is installed.
+        ``"numpy"``, ``"numba"``, or ``"auto"``: Numba if it is installed and has all that the
+        program calls.
 
     Raises
     ------
@@ -148,4 +149,11 @@ def kernel_type(owner: str, engine: object) -> Callable[[Program], Kernel]:
             f"{owner}: engine 'numba' needs Numba ({error}); install it with "
             f"python3 -m pip install 'adamoffload[fast]'"
         ) from error
-    return NumbaKernel
+
+    def numba_if_possible(program: Program) -> Kernel:
+        try:
+            return NumbaKernel(program)
+        except TypeError:
+            return NumpyKernel(program)
+
+    return numba_if_possible if engine == "auto" else NumbaKernel

@@ -144,7 +144,9 @@ class Program:
         return f"    {name:<{width}} = {line.ufunc.__name__}({operands})"
 
 
-def trace(rule: Callable[..., Any], arrays: Sequence[str], scalars: Sequence[str]) -> Program:
+def trace(
+    rule: Callable[..., Any], arrays: Sequence[str], scalars: Sequence[str], name: str = "the rule"
+) -> Program:
     """Compile a rule.
 
     Parameters
@@ -154,6 +156,8 @@ def trace(rule: Callable[..., Any], arrays: Sequence[str], scalars: Sequence[str
         takes: the k-th result replaces the k-th array. Made of elementwise ufuncs of one result.
     arrays, scalars : sequence of str
         Names of the arguments; all float32.
+    name : str
+        What messages call it.
 
     Returns
     -------
@@ -187,18 +191,25 @@ def trace(rule: Callable[..., Any], arrays: Sequence[str], scalars: Sequence[str
     tape = _Tape()
     inputs = [tape.note(_Value("array", _FLOAT32, name=name, is_array=True)) for name in arrays]
     named = {name: tape.note(_Value("scalar", _FLOAT32, name=name)) for name in scalars}
-    results = rule(*inputs, **named)
+    try:
+        results = rule(*inputs, **named)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from error
     if not isinstance(results, tuple) or len(results) != len(inputs):
-        raise TypeError(f"the rule must return a tuple of {len(inputs)} arrays, got {results!r}")
-    for name, result in zip(arrays, results, strict=True):
+        came = f"{len(results)}" if isinstance(results, tuple) else repr(results)
+        raise TypeError(
+            f"{name} must return a tuple of {len(inputs)} arrays, the new {', '.join(arrays)}, "
+            f"got {came}"
+        )
+    for array, result in zip(arrays, results, strict=True):
         if not isinstance(result, _Symbol) or not result.value.is_array:
             raise TypeError(
-                f"the rule's new {name} must be computed from its arrays, got {result!r}"
+                f"{name}: the new {array} must be computed from its arrays, got {result!r}"
             )
         if result.value.dtype != _FLOAT32:
             raise TypeError(
-                f"the rule's new {name} must be float32, got {result.value.dtype}: a scalar in it "
-                f"is wider"
+                f"{name}: the new {array} must be float32, got {result.value.dtype}; compute with "
+                f"the scalars and with Python numbers, which are as wide as the arrays"
             )
     return _Allocator(tape.values, [result.number for result in results]).program()
 
@@ -283,6 +294,11 @@ class _Symbol(NDArrayOperatorsMixin):
             )
         return self.tape.call(ufunc, inputs)
 
+    def __pow__(self, exponent: Any) -> Any:
+        # As NumPy's own arrays do: x * x is exact to rounding, a power need not be.
+        square = self.value.is_array and isinstance(exponent, int | float) and exponent == 2
+        return np.square(self) if square else np.power(self, exponent)
+
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> NoReturn:
         raise TypeError(
             f"np.{function.__name__} is not a ufunc, so it cannot be part of a rule; write the "
@@ -297,6 +313,11 @@ class _Symbol(NDArrayOperatorsMixin):
 
     __bool__ = __float__ = __int__ = __index__ = __len__ = __iter__ = _refuse
     __array__ = __getitem__ = __setitem__ = _refuse
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):  # NumPy asks for protocols
+            raise AttributeError(name)
+        raise TypeError(f"a rule is written with elementwise ufuncs, it cannot use .{name}")
 
     def __repr__(self) -> str:
         return self.value.name or f"a traced {'array' if self.value.is_array else 'scalar'}"

@@ -3,16 +3,23 @@
 Each stream is a queue. What is issued to it is done some time later: how much is done at each call
 is drawn from a seeded generator, and waiting for an event does, beyond that, only what the event
 needs. Memory is poisoned when it is allocated. So a missing order between streams gives wrong
-numbers for some seed. Only what the backend and the optimizers use is there.
+numbers for some seed.
+
+What is offered here is what the backend, the optimizers and the tape use, and it takes no more than
+CuPy 13 and 14 take: `UFUNCS` and `SIGNATURES` are all that ``np.*`` finds, operands are admitted by
+the rules of ``cupy.ndarray.__array_ufunc__`` and ``__array_function__`` (cupy/_core/core.pyx), and
+`cupy_names.py` compares every public name of `OFFERED` with those of the real wheels.
 """
 
 from __future__ import annotations
 
+import inspect
 import random
+import sys
 import threading
 import types
 import weakref
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +27,90 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 ROUNDING = 512
+
+UFUNCS = frozenset(
+    "absolute add arctan arctan2 bitwise_and bitwise_or bitwise_xor ceil cos cosh divide equal exp "
+    "exp2 expm1 floor floor_divide greater greater_equal hypot invert isfinite isinf isnan "
+    "left_shift less less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or "
+    "logical_xor matmul maximum minimum multiply negative not_equal positive power reciprocal "
+    "remainder right_shift rint sign signbit sin sinh sqrt square subtract tan tanh "
+    "trunc".split()
+)
+"""The ufuncs that CuPy has under NumPy's names, so far as they are used."""
+
+SIGNATURES = {
+    name: inspect.signature(eval(f"lambda {parameters}: None"))
+    for name, parameters in {
+        "all": "a, axis=None, out=None, keepdims=False",
+        "allclose": "a, b, rtol=1e-05, atol=1e-08, equal_nan=False",
+        "amax": "a, axis=None, out=None, keepdims=False",
+        "amin": "a, axis=None, out=None, keepdims=False",
+        "any": "a, axis=None, out=None, keepdims=False",
+        "argmax": "a, axis=None, dtype=None, out=None, keepdims=False",
+        "argmin": "a, axis=None, dtype=None, out=None, keepdims=False",
+        "argsort": "a, axis=-1, kind=None",
+        "array_equal": "a1, a2, equal_nan=False",
+        "broadcast_to": "array, shape",
+        "clip": "a, a_min, a_max, out=None",
+        "concatenate": "tup, axis=0, out=None, *, dtype=None, casting='same_kind'",
+        "copy": "a, order='K'",
+        "copyto": "dst, src, casting='same_kind', where=None",
+        "count_nonzero": "a, axis=None",
+        "cumsum": "a, axis=None, dtype=None, out=None",
+        "dot": "a, b, out=None",
+        "einsum": "*operands, **kwargs",
+        "empty_like": "prototype, dtype=None, order='K', subok=None, shape=None",
+        "expand_dims": "a, axis",
+        "flip": "a, axis=None",
+        "full_like": "a, fill_value, dtype=None, order='K', subok=None, shape=None",
+        "hstack": "tup, *, dtype=None, casting='same_kind'",
+        "isclose": "a, b, rtol=1e-05, atol=1e-08, equal_nan=False",
+        "linalg.norm": "x, ord=None, axis=None, keepdims=False",
+        "may_share_memory": "a, b, max_work=None",
+        "max": "a, axis=None, out=None, keepdims=False",
+        "mean": "a, axis=None, dtype=None, out=None, keepdims=False",
+        "min": "a, axis=None, out=None, keepdims=False",
+        "moveaxis": "a, source, destination",
+        "ndim": "a",
+        "ones_like": "a, dtype=None, order='K', subok=None, shape=None",
+        "outer": "a, b, out=None",
+        "pad": "array, pad_width, mode='constant', **kwargs",
+        "ravel": "a, order='C'",
+        "repeat": "a, repeats, axis=None",
+        "reshape": "a, newshape, order='C'",
+        "result_type": "*arrays_and_dtypes",
+        "shape": "a",
+        "size": "a, axis=None",
+        "sort": "a, axis=-1, kind=None",
+        "split": "ary, indices_or_sections, axis=0",
+        "squeeze": "a, axis=None",
+        "stack": "tup, axis=0, out=None, *, dtype=None, casting='same_kind'",
+        "std": "a, axis=None, dtype=None, out=None, ddof=0, keepdims=False",
+        "sum": "a, axis=None, dtype=None, out=None, keepdims=False",
+        "swapaxes": "a, axis1, axis2",
+        "take": "a, indices, axis=None, out=None",
+        "take_along_axis": "a, indices, axis",
+        "tensordot": "a, b, axes=2",
+        "tile": "A, reps",
+        "transpose": "a, axes=None",
+        "tril": "m, k=0",
+        "triu": "m, k=0",
+        "var": "a, axis=None, dtype=None, out=None, ddof=0, keepdims=False",
+        "vstack": "tup, *, dtype=None, casting='same_kind'",
+        "where": "condition, x=None, y=None",
+        "zeros_like": "a, dtype=None, order='K', subok=None, shape=None",
+    }.items()
+}
+"""The functions that CuPy has under NumPy's names, and what CuPy 13 takes."""
+
+_ABOUT = frozenset(
+    ["may_share_memory", "ndim", "result_type", "shape", "size"]
+)  # answered without computing
+_VIEWS = frozenset(
+    "broadcast_to expand_dims flip moveaxis ravel reshape squeeze swapaxes transpose".split()
+)
+_ADDED_BY_INDEX = "ilfdeILQq"  # dtypes of add.at
+_DTYPES = "?bhilqBHILQefdFD"
 
 
 class Cuda:
@@ -43,7 +134,19 @@ class Cuda:
         self.null = Stream(self)
         self.current = [self.null]
         self.next_address = ROUNDING
-        self.allocator: Callable[[int], Pointer] = Pool(self).malloc
+        self.lock = threading.RLock()
+        self.local = threading.local()
+        self.pool = Pool(self)
+        self.allocator: Callable[[int], Pointer] = self.pool.malloc
+
+    @property
+    def number(self) -> int:
+        """Return the number of the calling thread's GPU."""
+        return getattr(self.local, "number", 0)
+
+    @number.setter
+    def number(self, number: int) -> None:
+        self.local.number = number
 
     def blocked(self) -> int:
         """Return how often the host was made to wait."""
@@ -55,38 +158,41 @@ class Cuda:
 
     def issue(self, what: str, run: Callable[[], object], stream: Stream | None = None) -> None:
         stream = stream or self.current[-1]
-        self.log.append((stream.name, what))
-        stream.queue.append(run)
-        while self.random.random() < self.eagerness:
-            ready = [s for s in self.streams if s.ready()]
-            if not ready:
-                break
-            self.random.choice(ready).advance()
+        with self.lock:
+            self.log.append((stream._name, what))
+            stream._queue.append(run)
+            while self.random.random() < self.eagerness:
+                ready = [s for s in self.streams if s._ready()]
+                if not ready:
+                    break
+                self.random.choice(ready)._advance()
 
     def finish(self, done: Callable[[], bool], stream: Stream) -> None:
         """Do what is needed for `done`, and no more."""
-        while not done():
-            assert stream.queue, "waiting for what was never issued"
-            head = stream.queue[0]
-            if isinstance(head, Event):
-                self.finish(lambda event=head: event.tick is not None, head.stream)  # type: ignore[misc]
-            stream.advance()
+        with self.lock:
+            while not done():
+                assert stream._queue, "waiting for what was never issued"
+                head = stream._queue[0]
+                if isinstance(head, Event):
+                    self.finish(lambda event=head: event._tick is not None, head._stream)  # type: ignore[misc]
+                stream._advance()
 
     def modules(self) -> dict[str, types.ModuleType]:
         """Return what to put into `sys.modules`."""
-        array = type("ndarray", (Array,), {"cuda": self})
+        array = type("ndarray", (Array,), {"_cuda": self})
         cuda = types.SimpleNamespace(
-            Device=lambda number: Device(self),
+            Device=lambda number: Device(self, number),
             Event=lambda **options: Event(self, **options),
             MemoryPool=lambda: Pool(self),
             Stream=lambda non_blocking=False: Stream(self),
+            get_allocator=lambda: self.allocator,
             get_current_stream=lambda: self.current[-1],
             get_elapsed_time=elapsed_ms,
             memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             runtime=types.SimpleNamespace(
                 CUDARuntimeError=CUDARuntimeError,
-                getDevice=lambda: 0,
-                getDeviceCount=lambda: 1,
+                getDevice=lambda: self.number,
+                getDeviceCount=lambda: 2,
                 memGetInfo=lambda: (1 << 20, 1 << 30),
             ),
             set_allocator=lambda allocator: setattr(self, "allocator", allocator),
@@ -96,8 +202,9 @@ class Cuda:
             __version__="13.6.0",
             ndarray=array,
             cuda=cuda,
-            empty=array.empty,  # type: ignore[attr-defined]
+            empty=array._empty,  # type: ignore[attr-defined]
             ascontiguousarray=lambda x: x if x.flags.c_contiguous else x.copy(),
+            get_default_memory_pool=lambda: self.pool,
         )
         vars(cupyx).update(empty_pinned=self.empty_pinned)
         return {"cupy": cupy, "cupyx": cupyx}
@@ -120,33 +227,38 @@ def poisoned(shape: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
 
 
 class Device:
-    def __init__(self, cuda: Cuda) -> None:
-        self.cuda = cuda
+    def __init__(self, cuda: Cuda, number: int) -> None:
+        self._cuda = cuda
+        self._number = number
+        self._before: list[int] = []
 
-    def __enter__(self) -> None: ...
+    def __enter__(self) -> None:
+        self._before.append(self._cuda.number)
+        self._cuda.number = self._number
 
-    def __exit__(self, *exception: object) -> None: ...
+    def __exit__(self, *exception: object) -> None:
+        self._cuda.number = self._before.pop()
 
     def synchronize(self) -> None:
-        self.cuda.log.append(("device", "synchronize"))
-        for stream in self.cuda.streams:
-            self.cuda.finish(lambda stream=stream: not stream.queue, stream)  # type: ignore[misc]
+        self._cuda.log.append(("device", "synchronize"))
+        for stream in self._cuda.streams:
+            self._cuda.finish(lambda stream=stream: not stream._queue, stream)  # type: ignore[misc]
 
 
 class Stream:
     def __init__(self, cuda: Cuda) -> None:
-        self.cuda = cuda
-        self.name = f"stream {len(cuda.streams)}"
-        self.queue: deque[Any] = deque()
+        self._cuda = cuda
+        self._name = f"stream {len(cuda.streams)}"
+        self._queue: deque[Any] = deque()
         cuda.streams.append(self)
 
-    def ready(self) -> bool:
-        head = self.queue[0] if self.queue else None
-        return head is not None and not (isinstance(head, Event) and head.tick is None)
+    def _ready(self) -> bool:
+        head = self._queue[0] if self._queue else None
+        return head is not None and not (isinstance(head, Event) and head._tick is None)
 
-    def advance(self) -> None:
-        head = self.queue.popleft()
-        self.cuda.ticks += 1
+    def _advance(self) -> None:
+        head = self._queue.popleft()
+        self._cuda.ticks += 1
         if not isinstance(head, Event):
             with np.errstate(all="ignore"):
                 head()
@@ -156,150 +268,211 @@ class Stream:
         return event
 
     def wait_event(self, event: Event) -> None:
-        assert event.stream is not None, "waiting for an event that was not recorded"
-        self.cuda.log.append((self.name, "wait"))
-        self.queue.append(event)
+        assert event._stream is not None, "waiting for an event that was not recorded"
+        self._cuda.log.append((self._name, "wait"))
+        self._queue.append(event)
 
     def __enter__(self) -> Stream:
-        self.cuda.current.append(self)
+        self._cuda.current.append(self)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        assert self.cuda.current.pop() is self
+        assert self._cuda.current.pop() is self
 
 
 class Event:
     def __init__(self, cuda: Cuda, disable_timing: bool = False) -> None:
-        self.cuda = cuda
-        self.timed = not disable_timing
-        self.stream: Any = None
-        self.tick: int | None = None
+        self._cuda = cuda
+        self._timed = not disable_timing
+        self._stream: Any = None
+        self._tick: int | None = None
 
     def record(self, stream: Stream) -> None:
-        self.stream = stream
-        self.cuda.issue("record", lambda: setattr(self, "tick", self.cuda.ticks), stream)
+        self._stream = stream
+        self._cuda.issue("record", lambda: setattr(self, "_tick", self._cuda.ticks), stream)
 
     @property
     def done(self) -> bool:
-        return self.tick is not None
+        return self._tick is not None
 
     def synchronize(self) -> None:
-        self.cuda.log.append(("event", "synchronize"))
-        self.cuda.finish(lambda: self.done, self.stream)
+        self._cuda.log.append(("event", "synchronize"))
+        assert self._stream is not None, "waiting for an event that was not recorded"
+        self._cuda.finish(lambda: self.done, self._stream)
 
 
 def elapsed_ms(start: Event, stop: Event) -> float:
-    assert start.timed
-    assert stop.timed
-    assert start.tick is not None
-    assert stop.tick is not None
-    return float(np.float32(stop.tick - start.tick))
+    assert start._timed
+    assert stop._timed
+    assert start._tick is not None
+    assert stop._tick is not None
+    return float(np.float32(stop._tick - start._tick))
 
 
 class Pool:
-    """Keeps what is freed for allocations of the same size, as CuPy's does at worst."""
+    """Keeps what is freed for allocations of the same size, as CuPy's does at worst.
+
+    Like CuPy's it keeps the books of each GPU apart, and speaks of the current one's.
+    """
 
     def __init__(self, cuda: Cuda) -> None:
-        self.cuda = cuda
+        self._cuda = cuda
+        self._books: dict[int, Book] = defaultdict(Book)
+
+    @property
+    def _here(self) -> Book:
+        return self._books[self._cuda.number]
+
+    def malloc(self, nbytes: int) -> Pointer:
+        size = -(-nbytes // ROUNDING) * ROUNDING
+        book = self._here
+        with book.lock:
+            if book.kept[size]:
+                book.kept[size] -= 1
+            elif book.limit and self.total_bytes() + size > book.limit:
+                raise OutOfMemoryError
+            book.used += size
+            pointer = Pointer(self._cuda.next_address, self._cuda.current[-1])
+            pointer.device_id = self._cuda.number
+            self._cuda.next_address += size
+        weakref.finalize(pointer, book.free, size)
+        return pointer
+
+    def free_all_blocks(self) -> None:
+        with self._here.lock:
+            self._here.kept.clear()
+
+    def used_bytes(self) -> int:
+        return self._here.used
+
+    def total_bytes(self) -> int:
+        book = self._here
+        with book.lock:
+            return book.used + sum(size * count for size, count in book.kept.items())
+
+    def get_limit(self) -> int:
+        return self._here.limit
+
+    def set_limit(self, size: int) -> None:
+        self._here.limit = size
+
+
+class Book:
+    """What a pool knows of one GPU."""
+
+    def __init__(self) -> None:
         self.used = 0
         self.limit = 0
         self.kept: Counter[int] = Counter()
         self.lock = threading.RLock()
-
-    def malloc(self, nbytes: int) -> Pointer:
-        size = -(-nbytes // ROUNDING) * ROUNDING
-        with self.lock:
-            if self.kept[size]:
-                self.kept[size] -= 1
-            elif self.limit and self.total_bytes() + size > self.limit:
-                raise OutOfMemoryError
-            self.used += size
-            pointer = Pointer(self.cuda.next_address, self.cuda.current[-1])
-            self.cuda.next_address += size
-        weakref.finalize(pointer, self.free, size)
-        return pointer
 
     def free(self, size: int) -> None:
         with self.lock:
             self.used -= size
             self.kept[size] += 1
 
-    def free_all_blocks(self) -> None:
-        with self.lock:
-            self.kept.clear()
-
-    def used_bytes(self) -> int:
-        return self.used
-
-    def total_bytes(self) -> int:
-        with self.lock:
-            return self.used + sum(size * count for size, count in self.kept.items())
-
-    def get_limit(self) -> int:
-        return self.limit
-
-    def set_limit(self, size: int) -> None:
-        self.limit = size
-
 
 class Pointer:
     def __init__(self, ptr: int, stream: Stream, base: Pointer | None = None) -> None:
         self.ptr = ptr
-        self.stream = stream  # in whose order the pool gives the memory out again
-        self.base = base  # a view keeps the allocation alive
+        self._stream = stream  # in whose order the pool gives the memory out again
+        self._base = base  # a view keeps the allocation alive
         self.device_id = 0
 
 
 class Array(NDArrayOperatorsMixin):
     """`cupy.ndarray`: metadata at once, contents when the stream gets there."""
 
-    cuda: Cuda
+    _cuda: Cuda
 
     def __init__(self, array: np.ndarray[Any, Any], data: Pointer) -> None:
-        self.array = array
+        self._array = array
         self.data = data
         self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
-        self.size, self.nbytes, self.flags = array.size, array.nbytes, array.flags
-        self.strides = array.strides
+        self.size, self.nbytes, self.strides = array.size, array.nbytes, array.strides
+        self.flags = types.SimpleNamespace(
+            c_contiguous=array.flags.c_contiguous, owndata=data._base is None
+        )  # CuPy's have no writeable
 
     @classmethod
-    def empty(cls, shape: Any, dtype: Any = np.float64) -> Array:
-        array = poisoned(shape, np.dtype(dtype))
-        return cls(array, cls.cuda.allocator(array.nbytes))
+    def _empty(cls, shape: Any, dtype: Any = np.float64) -> Array:
+        dtype = np.dtype(dtype)
+        if dtype.char not in _DTYPES:
+            raise TypeError(f"Unsupported dtype {dtype}")
+        array = poisoned(shape, dtype)
+        return cls(array, cls._cuda.allocator(array.nbytes))
 
-    def view(self, array: np.ndarray[Any, Any]) -> Array:
-        offset = array.__array_interface__["data"][0] - self.array.__array_interface__["data"][0]
-        return type(self)(array, Pointer(self.data.ptr + offset, self.data.stream, self.data))
+    @classmethod
+    def _of(cls, array: np.ndarray[Any, Any]) -> Array:
+        made = cls._empty(array.shape, array.dtype)
+        made._array[...] = array
+        return made
 
-    def compute(self, function: Any, args: Any, kwargs: Any, out: Array | None) -> Array:
+    def _viewed(self, array: np.ndarray[Any, Any]) -> Array:
+        offset = array.__array_interface__["data"][0] - self._array.__array_interface__["data"][0]
+        return type(self)(array, Pointer(self.data.ptr + offset, self.data._stream, self.data))
+
+    def _compute(self, function: Any, args: Any, kwargs: Any, out: Array | None) -> Array:
         with np.errstate(all="ignore"):
             like = np.asarray(function(*mapped(args, stand_in), **mapped(kwargs, stand_in)))
-        out = self.empty(like.shape, like.dtype) if out is None else out
+        out = self._empty(like.shape, like.dtype) if out is None else out
 
         def run() -> None:
-            out.array[...] = function(*mapped(args, contents), **mapped(kwargs, contents))
+            out._array[...] = function(*mapped(args, contents), **mapped(kwargs, contents))
 
-        self.cuda.issue("kernel", run)
+        self._cuda.issue("kernel", run)
         return out
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        (out,) = kwargs.pop("out", (None,))
-        mapped((inputs, out), refuse_host)
+        if "out" in kwargs:
+            if len(kwargs["out"]) != 1:
+                raise ValueError("The 'out' parameter must have exactly one array value")
+            kwargs["out"] = kwargs["out"][0]
+        if method not in ("__call__", "at") or ufunc.__name__ not in UFUNCS:
+            return NotImplemented
+        given = (*inputs, kwargs["out"]) if "out" in kwargs else inputs
+        if not all(map(admitted, given)):
+            return NotImplemented
+        for x in given:
+            refuse_host(x)
         if method == "at":
-            self.cuda.issue("kernel", lambda: ufunc.at(*mapped(inputs, contents)))
-            return None
-        assert method == "__call__"
-        return self.compute(ufunc, inputs, kwargs, out)
+            return self._add_at(ufunc, *inputs)
+        if kwargs.keys() - {"out", "dtype", "casting"}:
+            raise TypeError(f"Wrong arguments {kwargs}")
+        out = kwargs.pop("out", None)
+        return self._compute(ufunc, inputs, kwargs, out)
+
+    def _add_at(self, ufunc: np.ufunc, target: Array, index: Any, value: Any) -> None:
+        if ufunc is not np.add:
+            raise NotImplementedError(f"`{ufunc.__name__}.at` is not supported yet")
+        if target.dtype.char not in _ADDED_BY_INDEX:
+            raise TypeError(f"cupy.add.at does not support {target.dtype}")
+        self._cuda.issue(
+            "kernel", lambda: np.add.at(target._array, contents(index), contents(value))
+        )
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        mapped(args, refuse_host)
+        name = f"{function.__module__}.{function.__name__}".removeprefix("numpy.")
+        if name not in SIGNATURES:
+            return NotImplemented
+        if not all(issubclass(kind, Array | np.ndarray) for kind in types):
+            return NotImplemented
+        SIGNATURES[name].bind(*args, **kwargs)
+        mapped([args, kwargs], refuse_host)
         if function is np.copyto:
             args[0][...] = args[1]
             return None
-        if function is np.may_share_memory:
-            return np.may_share_memory(*mapped(args, contents))
+        if name in _ABOUT:
+            return function(*mapped(args, contents), **mapped(kwargs, contents))
+        if name == "split":
+            return [self._viewed(part) for part in function(*mapped(args, contents))]
+        if name in _VIEWS:
+            array = function(*mapped(args, contents), **mapped(kwargs, contents))
+            source = args[0]
+            if not array.size or np.may_share_memory(array, source._array):
+                return source._viewed(array)
         kwargs = dict(kwargs)
-        return self.compute(function, args, kwargs, kwargs.pop("out", None))
+        return self._compute(function, args, kwargs, kwargs.pop("out", None))
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")
@@ -307,62 +480,74 @@ class Array(NDArrayOperatorsMixin):
     def __getitem__(self, index: Any) -> Array:
         parts = index if isinstance(index, tuple) else (index,)
         if not any(isinstance(part, Array) for part in parts):
-            return self.view(self.array[index])
+            return self._viewed(self._array[index])
         if any(isinstance(part, Array) and part.dtype == bool for part in parts):
-            stream = self.cuda.current[-1]  # CuPy waits to learn how many there are
-            self.cuda.finish(lambda: not stream.queue, stream)
-            bare = mapped(index, contents)
-            return self.compute(
-                lambda a: a[bare], (self,), {}, self.empty(self.array[bare].shape, self.dtype)
+            self._drain()  # CuPy waits for the number of elements that are selected
+            parts = tuple(
+                type(self)._of(found)
+                for part in parts
+                for found in (part._array.nonzero() if isinstance(part, Array) else (part,))
             )
-        return self.compute(lambda a, i: a[i], (self, index), {}, None)
+        return self._compute(lambda x, *i: x[i], (self, *parts), {}, None)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         mapped((index, value), refuse_host)
 
         def run() -> None:
-            self.array[mapped(index, contents)] = contents(value)
+            self._array[mapped(index, contents)] = contents(value)
 
-        self.cuda.issue("kernel", run)
+        self._cuda.issue("kernel", run)
 
-    def astype(self, dtype: Any) -> Array:
-        return self.compute(np.ndarray.astype, (self, dtype), {}, None)
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __float__(self) -> float:
+        self._drain()
+        return float(self._array)
+
+    def _drain(self) -> None:
+        stream = self._cuda.current[-1]
+        event = stream.record(Event(self._cuda))
+        event.synchronize()
+
+    def astype(self, dtype: Any, *, copy: bool = True) -> Array:
+        return self._compute(np.ndarray.astype, (self, dtype), {}, None)
 
     def reshape(self, *shape: Any) -> Array:
-        array = self.array.reshape(*shape)
-        if np.shares_memory(array, self.array):
-            return self.view(array)
+        array = self._array.reshape(*shape)
+        if np.shares_memory(array, self._array):
+            return self._viewed(array)
         return self.copy().reshape(*shape)
 
     def copy(self) -> Array:
-        return self.compute(np.copy, (self,), {"order": "C"}, None)
+        return self._compute(np.copy, (self,), {"order": "C"}, None)
 
     @property
     def T(self) -> Array:  # noqa: N802  (NumPy's name)
-        return self.view(self.array.T)
+        return self._viewed(self._array.T)
 
     def get(
-        self, stream: Stream | None = None, out: Any = None, blocking: bool = True
+        self, stream: Stream | None = None, *, out: Any = None, blocking: bool = True
     ) -> np.ndarray[Any, Any]:
         assert self.flags.c_contiguous, "CuPy packs it on the current stream"
         assert out is not None
         assert out.flags.c_contiguous
         assert not blocking
-        self.copy_later("d2h", lambda device, host: np.copyto(host, device), out, stream)
+        self._copy_later("d2h", lambda device, host: np.copyto(host, device), out, stream)
         return out  # type: ignore[no-any-return]
 
-    def set(self, host: np.ndarray[Any, Any], stream: Stream | None = None) -> None:
+    def set(self, arr: np.ndarray[Any, Any], stream: Stream | None = None) -> None:
         assert self.flags.c_contiguous, "CuPy refuses it"
-        assert host.flags.c_contiguous, "CuPy packs it into memory that nobody keeps"
-        self.copy_later("h2d", np.copyto, host, stream)
+        assert arr.flags.c_contiguous, "CuPy packs it into memory that nobody keeps"
+        self._copy_later("h2d", np.copyto, arr, stream)
 
-    def copy_later(
+    def _copy_later(
         self, what: str, copy: Callable[[Any, Any], None], host: Any, stream: Stream | None
     ) -> None:
         """Copy as CUDA does: whoever issues it keeps the memory of both sides until it is done."""
-        stream = stream or self.cuda.current[-1]
-        array, device_alive, host_alive = self.array, weakref.ref(self), weakref.ref(host)
-        ordered = self.data.stream is stream  # the pool reuses the memory in the stream's order
+        stream = stream or self._cuda.current[-1]
+        array, device_alive, host_alive = self._array, weakref.ref(self), weakref.ref(host)
+        ordered = self.data._stream is stream  # the pool reuses the memory in the stream's order
 
         def run() -> None:
             host = host_alive()
@@ -370,7 +555,7 @@ class Array(NDArrayOperatorsMixin):
             assert ordered or device_alive() is not None, "device memory freed while in flight"
             copy(array, host)
 
-        self.cuda.issue(what, run, stream)
+        self._cuda.issue(what, run, stream)
 
 
 def mapped(value: Any, function: Callable[[Any], Any]) -> Any:
@@ -382,14 +567,50 @@ def mapped(value: Any, function: Callable[[Any], Any]) -> Any:
     return function(value)
 
 
+def contents(value: Any) -> Any:
+    return value._array if isinstance(value, Array) else value
+
+
+def stand_in(value: Any) -> Any:
+    if not isinstance(value, Array):
+        return value
+    # As an index 0 is in range, and as a number 1 is in the domain of all functions.
+    return (np.ones if value.dtype.kind in "fc" else np.zeros)(value.shape, value.dtype)
+
+
+def admitted(value: Any) -> bool:
+    """Return whether CuPy's ufuncs look at a value at all: ``_scalar.scalar_type_set`` or array."""
+    scalar = type(value) in (int, float, bool, complex) or (
+        isinstance(value, np.generic) and value.dtype.char in _DTYPES
+    )
+    return scalar or isinstance(value, Array | np.ndarray)
+
+
 def refuse_host(value: Any) -> None:
     if isinstance(value, np.ndarray):
         raise TypeError("Unsupported type <class 'numpy.ndarray'>")
 
 
-def contents(value: Any) -> Any:
-    return value.array if isinstance(value, Array) else value
+OFFERED = {
+    "ndarray": Array,
+    "cuda.Device": Device,
+    "cuda.Event": Event,
+    "cuda.MemoryPointer": Pointer,
+    "cuda.MemoryPool": Pool,
+    "cuda.Stream": Stream,
+}
+"""The classes of CuPy that are played here; what they have in public, CuPy's have too."""
 
 
-def stand_in(value: Any) -> Any:
-    return np.ones(value.shape, value.dtype) if isinstance(value, Array) else value
+def device(cuda: Cuda | None = None) -> Any:
+    """Return the cupy backend on a stand-in GPU, for tests of what computes on devices."""
+    import pytest
+
+    import adamoffload as ao
+    from adamoffload_cupy import CupyBackend
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CupyBackend, "_open_devices", weakref.WeakValueDictionary())
+        for name, module in (cuda or Cuda(eagerness=0.9)).modules().items():
+            patch.setitem(sys.modules, name, module)
+        return ao.get_backend("cupy")

@@ -6,10 +6,10 @@ What it requires of a GPU, and how it asks:
   caller's current stream, so what the caller issues before and after it is in order with it.
 - Streams are ordered by events alone. A copy without tickets to wait for comes after whatever the
   caller's stream holds so far; one with tickets comes after these.
-- The host waits in `Ticket.wait`, `CupyBackend.synchronize` and, once, at creation; no copy and no
-  computation waits in secret. Memory in flight is kept alive until its event is done.
-- CuPy's allocator becomes one with a limit, whose refusals are `DeviceMemoryError`, also in the
-  caller's own expressions.
+- The host waits in `Ticket.wait` and `CupyBackend.synchronize`; no copy and no computation waits in
+  secret. Memory in flight is kept alive until its event is done.
+- Allocations come from CuPy's default pool, in which each GPU has its own limit. Refusals become
+  `DeviceMemoryError`, also in the caller's own expressions.
 
 The module imports where CuPy is not installed: ``unavailable`` then says what to install.
 """
@@ -39,14 +39,14 @@ class CupyBackend(Backend):
     """The GPU that is current in the calling thread.
 
     A GPU is one device: as long as the instance is in use, asking for it again returns the same
-    one, under the new limit. CuPy rounds allocations up to 512 bytes and keeps what is freed for
-    the next one: `Memory.used` counts live arrays, `Memory.peak` what was taken from the GPU, and
-    that is what the limit applies to.
+    one, under the new limit. Memory is that of CuPy's default pool, which rounds allocations up to
+    512 bytes and keeps what is freed for the next one: `Memory.used` counts live arrays,
+    `Memory.peak` what was taken from the GPU, and that is what the limit applies to.
 
     Parameters
     ----------
     memory_bytes : int, optional
-        Bytes that CuPy may take from the GPU, in this whole process; no limit of ours if left out.
+        Bytes that CuPy may take from this GPU, in this whole process; no limit of ours if left out.
 
     Raises
     ------
@@ -54,12 +54,27 @@ class CupyBackend(Backend):
         If `memory_bytes` is no whole number of at least 1.
     ImportError
         If CuPy is not installed.
+    RuntimeError
+        If CuPy allocates by something other than its default pool (RMM, managed memory,
+        ``using_allocator``): that would be neither counted nor limited.
 
     Notes
     -----
-    Times come from CUDA events. A duration is exact to about 1e-7 of itself; a `start_s` is as
-    exact as the distance from creation allows in float32: half a microsecond after 4 seconds, a
-    quarter of a millisecond after an hour.
+    *Times* come from CUDA events and are placed on the host's clock by an event whose time is known
+    and that is at most a second older. A duration is exact to about 1e-7 of itself, a `start_s` to
+    some 20 microseconds.
+
+    *Order* is that of a stream. Threads that compute on streams of their own, as all do with
+    ``CUPY_CUDA_PER_THREAD_DEFAULT_STREAM=1``, are not in order with each other: let one wait for
+    the other's `Ticket`.
+
+    *Memory that is not counted*: what other libraries allocate, also when it came here by DLPack
+    (such arrays are owned all the same), and what is made inside ``using_allocator``. CuPy rounds
+    *pinned* host memory up to a power of two: a ring of 40 MiB takes 64.
+
+    *Bits*: where elements are added up by index (the gradient of ``w[ids]``), CuPy adds them in
+    whatever order the GPU's threads come. Such gradients differ in the last places from run to
+    run; all else is reproducible, and elementwise float32 arithmetic is that of the host.
 
     ``float(x)`` of a CuPy array is CuPy's own copy: it waits, and no ledger counts it.
 
@@ -75,41 +90,40 @@ class CupyBackend(Backend):
     )
     _opening: ClassVar[threading.Lock] = threading.Lock()
 
-    def __new__(cls, memory_bytes: int | None = None) -> CupyBackend:  # noqa: ARG004
+    def __new__(cls, memory_bytes: int | None = None) -> CupyBackend:
         """Return the current GPU's device, a new one if there is none yet."""
         import cupy
 
+        _whole_bytes(memory_bytes)  # before anything is changed
         number = cupy.cuda.runtime.getDevice()
         with cls._opening:
+            allocator = _allocator(cupy)
             device = cls._open_devices.get(number)
             if device is None:
                 device = super().__new__(cls)
-                device._open(cupy, number)
+                device._open(cupy, number, allocator)
                 cls._open_devices[number] = device
         return device
 
     def __init__(self, memory_bytes: int | None = None) -> None:
         limit = _whole_bytes(memory_bytes)
         with self._gpu:
-            self._pool.free_all_blocks()  # the limit, and the peak, count what is kept as well
+            self._allocator.free()  # the limit counts what is kept as well
             self._pool.set_limit(size=self._preset_limit if limit is None else limit)
 
-    def _open(self, cupy: Any, number: int) -> None:
+    def _open(self, cupy: Any, number: int, allocator: _Allocator) -> None:
         self._cupy = cupy
         self._number = number
         self._gpu = cupy.cuda.Device(number)
-        self._pool = cupy.cuda.MemoryPool()
+        self._allocator = allocator
+        self._pool = allocator.pool
         self._preset_limit: int = self._pool.get_limit()  # CUPY_GPU_MEMORY_LIMIT
         self._in_flight: deque[_EventTicket] = deque()
         self._retiring = threading.RLock()  # what dies in there may run anything
         # Not ordered with the default stream, with which blocking streams take turns.
         self._down = cupy.cuda.Stream(non_blocking=True)
         self._up = cupy.cuda.Stream(non_blocking=True)
-        cupy.cuda.set_allocator(_Allocator(cupy, self.name, self._pool))
-        zero = cupy.cuda.Event()
-        zero.record(cupy.cuda.get_current_stream())
-        zero.synchronize()
-        self._clock = _Clock(cupy, zero, self.now())
+        self._clock = _Clock(cupy, self.now)
         super().__init__()
 
     @classmethod
@@ -137,8 +151,8 @@ class CupyBackend(Backend):
     def memory(self) -> Memory:
         """Return the bytes in live arrays, taken from the GPU, and allowed to be taken."""
         with self._gpu:
-            pool = self._pool
-            return Memory(pool.used_bytes(), pool.total_bytes(), pool.get_limit() or None)
+            peak = self._allocator.peak()
+            return Memory(self._pool.used_bytes(), peak, self._pool.get_limit() or None)
 
     def synchronize(self) -> None:
         """Block the host until everything issued to the GPU, on any stream, is done."""
@@ -164,7 +178,7 @@ class CupyBackend(Backend):
             start = stream.record(self._cupy.cuda.Event())
             function()
             stop = stream.record(self._cupy.cuda.Event())
-        return _EventTicket(self._clock, start, stop)
+        return _EventTicket(self._clock.anchor(), start, stop)
 
     def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         with self._gpu:
@@ -195,7 +209,8 @@ class CupyBackend(Backend):
                 packed.get(stream=stream, out=arrived, blocking=False)
                 finish = partial(np.copyto, target, arrived)
             stop = stream.record(self._cupy.cuda.Event())
-        return self._watch(_EventTicket(self._clock, start, stop, (source, packed, target), finish))
+        held = (source, packed, target)
+        return self._watch(_EventTicket(self._clock.anchor(), start, stop, held, finish))
 
     def _h2d(self, source: HostArray, target: Any, after: tuple[Ticket, ...]) -> Ticket:
         stream = self._up
@@ -213,7 +228,7 @@ class CupyBackend(Backend):
                     staged.set(packed, stream=stream)
                     target[...] = staged
             stop = stream.record(self._cupy.cuda.Event())
-        return self._watch(_EventTicket(self._clock, start, stop, (packed, target)))
+        return self._watch(_EventTicket(self._clock.anchor(), start, stop, (packed, target)))
 
     def _begin(self, stream: Any, after: tuple[Ticket, ...]) -> Any:
         """Let a copy stream wait for `after`, or for the caller's stream; mark the beginning."""
@@ -235,49 +250,76 @@ class CupyBackend(Backend):
         return ticket
 
 
-class _Clock:
-    """Turns CUDA events into seconds on the backend's clock."""
+class _Anchor:
+    """A CUDA event, and when it was reached on the host's clock."""
 
-    __slots__ = ("_cupy", "_zero", "_zero_s")
+    __slots__ = ("_cupy", "_event", "at_s")
 
-    def __init__(self, cupy: Any, zero: Any, zero_s: float) -> None:
+    def __init__(self, cupy: Any, event: Any, at_s: float) -> None:
         self._cupy = cupy
-        self._zero = zero
-        self._zero_s = zero_s
+        self._event = event
+        self.at_s = at_s
 
-    def at(self, event: Any) -> float:
-        """Return when an event that is done was reached."""
-        return self._zero_s + self.between(self._zero, event)
+    def times(self, start: Any, stop: Any) -> tuple[float, float]:
+        """Return when two events that are done were reached."""
+        start_s = self.at_s + self._seconds(self._event, start)
+        return start_s, start_s + self._seconds(start, stop)
 
-    def between(self, start: Any, stop: Any) -> float:
-        """Return the seconds between two events that are done."""
+    def _seconds(self, start: Any, stop: Any) -> float:
         return float(self._cupy.cuda.get_elapsed_time(start, stop)) / 1e3  # from milliseconds
+
+
+class _Clock:
+    """Makes an anchor each second, on a stream of its own, where there is nothing to wait for.
+
+    One anchor for ever would do less and less: the GPU's clock runs away from the host's, and the
+    distance of two events is a float32.
+    """
+
+    __slots__ = ("_anchor", "_cupy", "_now", "_stream")
+
+    def __init__(self, cupy: Any, now: Callable[[], float]) -> None:
+        self._cupy = cupy
+        self._now = now
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._anchor: _Anchor | None = None
+
+    def anchor(self) -> _Anchor:
+        """Return the last anchor, or a new one if that is a second old."""
+        anchor = self._anchor
+        if anchor is None or self._now() - anchor.at_s > 1:
+            event = self._stream.record(self._cupy.cuda.Event())
+            event.synchronize()
+            anchor = self._anchor = _Anchor(self._cupy, event, self._now())
+        return anchor
 
 
 @final
 class _EventTicket(Ticket):
-    """An operation between two events of one stream."""
+    """An operation between two events of one stream, which it drops when its times are read."""
 
-    __slots__ = ("_clock", "_finish", "_finishing", "_held", "_start", "_stop")
+    __slots__ = ("_anchor", "_events", "_finish", "_finishing", "_held", "_times")
 
     def __init__(
         self,
-        clock: _Clock,
+        anchor: _Anchor,
         start: Any,
         stop: Any,
         held: tuple[Any, ...] = (),
         finish: Callable[[], object] | None = None,
     ) -> None:
-        self._clock = clock
-        self._start = start
-        self._stop = stop
+        self._anchor = anchor
+        self._events: tuple[Any, Any] | None = (start, stop)
+        self._times: tuple[float, float] | None = None
         self._held = held  # memory that the operation reads or writes
         self._finish = finish  # what remains for the host to do
         self._finishing = threading.RLock()  # who comes second returns when it is done, not before
 
     def wait(self) -> None:
         """Block the host until the operation is done."""
-        self._stop.synchronize()
+        events = self._events
+        if events is not None:
+            events[1].synchronize()
         self.finish()
 
     def finish(self) -> None:
@@ -289,54 +331,94 @@ class _EventTicket(Ticket):
 
     def hold(self, stream: Any) -> None:
         """Let `stream`, but not the host, wait for the operation."""
-        if self._finish is None:
-            stream.wait_event(self._stop)
-        else:
+        events = self._events
+        if self._finish is not None:
             self.wait()
+        elif events is not None:
+            stream.wait_event(events[1])
 
     @property
     def done(self) -> bool:
         """Whether the device is done with it, at this moment."""
-        return bool(self._stop.done)
+        events = self._events
+        return events is None or bool(events[1].done)
+
+    def _read(self) -> tuple[float, float]:
+        self.wait()
+        events, times = self._events, self._times  # in this order: dropped after the other is set
+        if times is None:
+            assert events is not None
+            times = self._times = self._anchor.times(*events)
+            self._events = None
+        return times
 
     @property
     def start_s(self) -> float:
         """When it began, in seconds on the backend's clock; waits until it is done."""
-        self.wait()
-        return self._clock.at(self._start)
+        return self._read()[0]
 
     @property
     def stop_s(self) -> float:
         """When it ended, in seconds on the backend's clock; waits until it is done."""
-        return self.start_s + self._clock.between(self._start, self._stop)
+        return self._read()[1]
 
 
 class _Allocator:
-    """CuPy's allocator: the pool's, with errors that are the contract's.
+    """CuPy's allocator, for all GPUs: the default pool's, with errors that are the contract's.
 
-    CuPy keeps it, and not the backend, when the backend is forgotten.
+    CuPy keeps it, and not the backends, when they are forgotten.
     """
 
-    def __init__(self, cupy: Any, name: str, pool: Any) -> None:
+    def __init__(self, cupy: Any, name: str) -> None:
+        self.pool = cupy.get_default_memory_pool()
         self._cupy = cupy
         self._name = name
-        self._pool = pool
+        self._peaks: dict[int, int] = {}  # by number of the GPU
 
     def __call__(self, nbytes: int) -> Any:
         refusal = self._cupy.cuda.memory.OutOfMemoryError
         try:
-            return self._pool.malloc(nbytes)
+            return self.pool.malloc(nbytes)
         except refusal:
             pass
         # What the pool keeps for reuse, in other sizes or for other streams, counts as taken.
         # Giving it back makes the GPU finish its work, which is better than to fail.
-        self._pool.free_all_blocks()
+        self.free()
         try:
-            return self._pool.malloc(nbytes)
+            return self.pool.malloc(nbytes)
         except refusal:
-            limit = self._pool.get_limit() or self._cupy.cuda.runtime.memGetInfo()[1]
-            used = self._pool.used_bytes()
+            limit = self.pool.get_limit() or self._cupy.cuda.runtime.memGetInfo()[1]
+            used = self.pool.used_bytes()
         raise DeviceMemoryError(self._name, nbytes, used, limit)
+
+    def free(self) -> None:
+        """Give back to the current GPU what no array uses."""
+        self.peak()
+        self.pool.free_all_blocks()
+
+    def peak(self) -> int:
+        """Return the most that was taken from the current GPU: it grows but for `free`."""
+        number = self._cupy.cuda.runtime.getDevice()
+        peak = max(self._peaks.get(number, 0), self.pool.total_bytes())
+        self._peaks[number] = peak
+        return int(peak)
+
+
+def _allocator(cupy: Any) -> _Allocator:
+    """Return our allocator; put it in the place of CuPy's own, but of no one else's."""
+    found = cupy.cuda.get_allocator()
+    if isinstance(found, _Allocator):
+        return found
+    if found != cupy.get_default_memory_pool().malloc:
+        raise RuntimeError(
+            "cupy: CuPy allocates by another allocator than its default pool, which could be "
+            "neither counted nor limited; call "
+            "cupy.cuda.set_allocator(cupy.get_default_memory_pool().malloc) first, outside of "
+            "using_allocator"
+        )
+    allocator = _Allocator(cupy, CupyBackend.name)
+    cupy.cuda.set_allocator(allocator)
+    return allocator
 
 
 def _hold(stream: Any, after: tuple[Ticket, ...]) -> None:

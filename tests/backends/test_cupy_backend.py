@@ -216,9 +216,9 @@ def test_each_direction_has_a_stream_and_kernels_run_on_the_callers(
 ) -> None:
     with sys.modules["cupy"].cuda.Stream() as mine:
         train(device, [(20,)], chunk_bytes=16, weight_decay=0.1)
-    assert cuda.on("kernel") == {mine.name}
+    assert cuda.on("kernel") == {mine._name}
     (down,), (up,) = cuda.on("d2h"), cuda.on("h2d")
-    assert len({down, up, mine.name, cuda.null.name}) == 4
+    assert len({down, up, mine._name, cuda.null._name}) == 4
 
 
 def test_a_step_waits_once_for_each_chunk_and_for_nothing_else(cuda: Cuda, device: Any) -> None:
@@ -351,17 +351,95 @@ def test_it_owns_its_arrays_and_nothing_else(device: Any) -> None:
     assert device._address(x[1:]) - device._address(x) == 4
 
 
+def test_the_peak_does_not_fall(device: Any) -> None:
+    x = device.asarray(np.zeros(5 * ROUNDING // 4, np.float32))
+    peak = device.memory().peak
+    del x
+    device.synchronize()
+    gc.collect()
+    ao.get_backend("cupy")  # gives back what is kept
+    assert device.memory() == (0, peak, None)
+    device.asarray(np.zeros(1))
+    assert device.memory().peak == peak == 5 * ROUNDING
+
+
+def test_each_gpu_has_its_own_limit_and_books(cuda: Cuda, patch: Any) -> None:
+    first = use(cuda, patch, memory_bytes=4 * ROUNDING)
+    with sys.modules["cupy"].cuda.Device(1):
+        second = ao.get_backend("cupy", memory_bytes=2 * ROUNDING)
+        x = second.asarray(np.zeros(ROUNDING // 4, np.float32))
+    assert second is not first
+    y = first.asarray(np.zeros(2 * ROUNDING // 4, np.float32))
+    assert (first.owns(x), first.owns(y), second.owns(x), second.owns(y)) == (0, 1, 1, 0)
+    assert first.memory() == (2 * ROUNDING, 2 * ROUNDING, 4 * ROUNDING)
+    assert second.memory() == (ROUNDING, ROUNDING, 2 * ROUNDING)
+    with pytest.raises(ao.DeviceMemoryError):
+        first.asarray(np.zeros(3 * ROUNDING // 4, np.float32))
+
+
+def test_another_allocator_is_refused_and_left_alone(cuda: Cuda, patch: Any) -> None:
+    for name, module in cuda.modules().items():
+        patch.setitem(sys.modules, name, module)
+    patch.setattr(CupyBackend, "_open_devices", weakref.WeakValueDictionary())
+    own = cuda.allocator
+
+    def managed(nbytes: int) -> Any:
+        return own(nbytes)
+
+    cuda.allocator = managed
+    with pytest.raises(RuntimeError, match=r"another allocator.*set_allocator\(cupy\.get_default"):
+        ao.get_backend("cupy")
+    assert cuda.allocator is managed
+
+
+def test_a_wrong_limit_changes_nothing(cuda: Cuda, patch: Any) -> None:
+    with pytest.raises(ValueError, match="memory_bytes must be"):
+        use(cuda, patch, memory_bytes=0)
+    assert cuda.allocator == cuda.pool.malloc
+
+
 # -- times ----------------------------------------------------------------------------------------
 
 
 def test_a_ticket_tells_its_times_on_the_backends_clock(device: Any) -> None:
     x, host = device.asarray(np.zeros(3, np.float32)), np.ones(3, np.float32)
-    opened_s = device._clock.at(device._clock._zero)
+    opened_s = device._clock.anchor().at_s
     first = device.h2d(host, x)
     second = device.run_on_device(lambda: np.add(x, x, out=x), after=(first,))
     assert opened_s <= first.start_s < first.stop_s <= second.start_s < second.stop_s
     assert second.seconds == pytest.approx(2e-3)  # the stand-in takes a millisecond for each thing
     assert opened_s <= device.now()
+
+
+def test_times_are_placed_by_an_anchor_that_is_at_most_a_second_old(
+    cuda: Cuda, device: Any, patch: Any
+) -> None:
+    clock = device._clock
+    before, now_s = clock.anchor(), device.now()
+    assert clock.anchor() is before
+    patch.setattr(clock, "_now", lambda: now_s + 2)  # the host's clock; the GPU's has not moved
+    ticket = device.run_on_device(lambda: None)
+    waits = cuda.blocked()
+    assert clock.anchor() is not before
+    assert cuda.blocked() == waits  # made once, by the ticket
+    assert now_s + 2 <= ticket.start_s < now_s + 2.1  # on the GPU's clock alone it is now_s
+
+
+def test_a_ticket_drops_its_events_when_its_times_are_read(cuda: Cuda, device: Any) -> None:
+    x = device.asarray(np.zeros(3, np.float32))
+    ticket = device.h2d(np.ones(3, np.float32), x)
+    start, stop = map(weakref.ref, ticket._events)
+    times = (ticket.start_s, ticket.stop_s)
+    gc.collect()
+    assert start() is stop() is None
+    assert (ticket.start_s, ticket.stop_s) == times
+    waits = cuda.blocked()
+    ticket.wait()
+    assert ticket.done
+    done = device.run_on_device(lambda: np.add(x, x, out=x), after=(ticket,))
+    assert cuda.blocked() == waits
+    done.wait()
+    assert device.asnumpy(x).tolist() == [2, 2, 2]
 
 
 def test_a_ledger_gets_the_hops_with_their_times(device: Any) -> None:

@@ -41,8 +41,15 @@ from adamoffload.schedules import (
 
 if TYPE_CHECKING:
     from adamoffload import playground, plots, rules
+    from adamoffload import testing as testing  # not for `import *`
     from adamoffload.autodiff.data import batches, load_digits
-    from adamoffload.autodiff.functions import gelu, layer_norm, softmax, softmax_cross_entropy
+    from adamoffload.autodiff.functions import (
+        erf,
+        gelu,
+        layer_norm,
+        softmax,
+        softmax_cross_entropy,
+    )
     from adamoffload.autodiff.tape import stop_gradient, value_and_grad
     from adamoffload.checkpoint.files import CheckpointError, load, save
     from adamoffload.observe.live import Live, progress
@@ -82,6 +89,7 @@ __all__ = [
     "available_backends",
     "batches",
     "cosine_decay_lr",
+    "erf",
     "exponential_decay_lr",
     "gelu",
     "get_backend",
@@ -109,7 +117,13 @@ __all__ = [
 
 _ON_FIRST_USE = {
     "adamoffload.autodiff.data": ["batches", "load_digits"],
-    "adamoffload.autodiff.functions": ["gelu", "layer_norm", "softmax", "softmax_cross_entropy"],
+    "adamoffload.autodiff.functions": [
+        "erf",
+        "gelu",
+        "layer_norm",
+        "softmax",
+        "softmax_cross_entropy",
+    ],
     "adamoffload.autodiff.tape": ["stop_gradient", "value_and_grad"],
     "adamoffload.checkpoint.files": ["CheckpointError", "load", "save"],
     "adamoffload.observe.live": ["Live", "progress"],
@@ -126,17 +140,19 @@ _MODULES_ON_FIRST_USE = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import on first use what ``import adamoffload`` need not wait for (PEP 562)."""
-    if name in _MODULES_ON_FIRST_USE:
-        return import_module(_MODULES_ON_FIRST_USE[name])
-    for module, names in _ON_FIRST_USE.items():
-        if name in names:
-            return getattr(import_module(module), name)
-    # With these two, Python adds what was meant: "Did you mean: 'AdamOffload'?"
-    raise AttributeError(
-        f"module 'adamoffload' has no attribute {name!r}", name=name, obj=sys.modules[__name__]
-    )
+if not TYPE_CHECKING:  # or a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        """Import on first use what ``import adamoffload`` need not wait for (PEP 562)."""
+        if name in _MODULES_ON_FIRST_USE:
+            return import_module(_MODULES_ON_FIRST_USE[name])
+        for module, names in _ON_FIRST_USE.items():
+            if name in names:
+                return getattr(import_module(module), name)
+        # With these two, Python adds what was meant: "Did you mean: 'AdamOffload'?"
+        raise AttributeError(
+            f"module 'adamoffload' has no attribute {name!r}", name=name, obj=sys.modules[__name__]
+        )
 
 
 def __dir__() -> list[str]:

@@ -7,18 +7,19 @@ that it can do. It knows nothing of the tape nor of devices, and computes with `
 - ``maximum minimum``: where the operands are equal the gradient goes to the second one, so
   ``np.maximum(x, 0)`` has slope 0 at 0. ``max min``: equal elements share it. ``clip`` to constant
   bounds: slope 1 at the bounds.
-- ``0 ** 0`` has slope 0 in base and exponent.
-- ``dot`` takes at most two dimensions on the right, ``einsum`` two operands (``"ij,jk->ik"``).
+- ``0 ** 0`` has slope 0 in base and exponent; so has ``linalg.norm`` at 0.
+- ``einsum`` takes up to eight operands, with ``...`` and without ``->``, but no index twice in one
+  operand (``"ii->i"``). ``pad`` pads with constants, ``linalg.norm`` is the 2-norm.
 """
 
 # ruff: noqa: ARG001, ARG005  (makers of one function share a signature, and use part of it)
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
 from types import EllipsisType
 from typing import Any, NoReturn, TypeAlias
 
@@ -26,7 +27,16 @@ import numpy as np
 
 from adamoffload.device.backend import Array
 
-__all__ = ["COMPOSED", "CONSTANT", "DERIVATIVES", "Maker", "Pull", "no_derivative", "scatter"]
+__all__ = [
+    "CONSTANT",
+    "DERIVATIVES",
+    "Maker",
+    "Pull",
+    "erf",
+    "no_derivative",
+    "numbered",
+    "scatter",
+]
 
 Pull: TypeAlias = Callable[[Array], Array]
 """Takes the gradient of a result and returns an operand's, in the result's shape where the operand
@@ -85,11 +95,17 @@ def _permuted_back(ndim: int, axes: Any) -> Pull:
 
 def scatter(index: Any, shape: tuple[int, ...], g: Array) -> Array:
     """Return zeros of `shape` with `g` added at `index`."""
-    result = np.zeros_like(g, shape=shape, order="C")
+    if isinstance(index, tuple) and len(index) == 1:
+        (index,) = index
     if all(map(_selects_once, index if isinstance(index, tuple) else (index,))):
+        result = np.zeros_like(g, shape=shape, order="C")
         result[index] = g
-    else:
-        np.add.at(result, index, g)
+        return result
+    if isinstance(index, tuple):  # np.add.at takes one array everywhere, but no tuple on CuPy
+        places = _places(index, shape, g)
+        return np.reshape(scatter(np.ravel(places), (math.prod(shape),), np.ravel(g)), shape)
+    result = np.zeros_like(g, shape=shape, order="C")
+    np.add.at(result, index, g)
     return result
 
 
@@ -99,12 +115,31 @@ def _selects_once(part: Any) -> bool:
     return getattr(part, "dtype", None) == np.bool_
 
 
+def numbered(like: Array, count: int) -> Array:
+    """Return 0, 1, ..., `count` - 1 beside `like`: np.arange would make them on the host."""
+    return np.cumsum(np.ones_like(like, shape=count, dtype=np.int64)) - 1
+
+
+def _places(index: tuple[Any, ...], shape: tuple[int, ...], like: Array) -> Array:
+    """Return where in a C-contiguous array of `shape` lies what `index` selects."""
+    places: Any = 0
+    for axis, length in enumerate(shape):
+        along = np.reshape(numbered(like, length), (-1, *(1,) * (len(shape) - axis - 1)))
+        places = places * length + np.broadcast_to(along, shape)[index]
+    return places
+
+
 def _scatter_along(indices: Array, shape: tuple[int, ...], axis: int, g: Array) -> Array:
-    places = np.broadcast_to(indices, g.shape)
-    ones = np.ones_like(places)  # no np.arange: it would be made on the host
-    index = [np.cumsum(ones, axis=i) - 1 if n > 1 else ones - 1 for i, n in enumerate(shape)]
-    index[axis % len(shape)] = places
-    return scatter(tuple(index), shape, g)
+    places: Any = 0
+    for i, length in enumerate(shape):
+        if i == axis:
+            along = np.where(indices < 0, indices + length, indices)
+        else:  # an axis of length 1 was broadcast, and its gradient is summed here
+            along = np.reshape(numbered(g, g.shape[i]), (-1, *(1,) * (len(shape) - i - 1)))
+            along = along if length > 1 else along * 0
+        places = places * length + along
+    places = np.ravel(np.broadcast_to(places, g.shape))
+    return np.reshape(scatter(places, (math.prod(shape),), np.ravel(g)), shape)
 
 
 def _t(x: Array) -> Array:
@@ -135,16 +170,41 @@ def _matmul_right(x: Array, y_shape: tuple[int, ...]) -> Pull:
     return lambda g: _t(x) @ _dense(g)
 
 
-def _einsum(left: bool, subscripts: str, other: Array) -> Pull:
-    """Return the pull of one of two operands: the einsum with it and the result changed round."""
-    inputs, _, result = subscripts.replace(" ", "").partition("->")
-    mine, comma, others = inputs.partition(",")
-    if not left:
-        mine, others = others, mine
-    known = {*result, *others}
-    if not (comma and result) or "." in inputs or not len(mine) == len({*mine} & known):
-        raise TypeError(f"{subscripts!r} is not like 'ij,jk->ik', each index known from elsewhere")
-    return lambda g: np.einsum(f"{result},{others}->{mine}", g, other)
+def _einsum(place: int, out: Array, subscripts: str, *operands: Any, optimize: Any = False) -> Pull:
+    """Return the pull of one operand: the einsum of the others and the gradient."""
+    if not isinstance(subscripts, str):
+        raise TypeError("einsum takes its subscripts as a string")
+    inputs, result = _letters(subscripts, [np.ndim(x) for x in operands])
+    mine = inputs.pop(place)
+    others = [x for i, x in enumerate(operands) if i != place]
+    known = "".join(letter for letter in mine if letter in {*result}.union(*inputs))
+    if len({*mine}) < len(mine):
+        raise TypeError(f"{subscripts!r} takes a diagonal")
+    backward = f"{','.join([result, *inputs])}->{known}"
+    lost = tuple(i for i, letter in enumerate(mine) if letter not in known)  # only summed over
+    shape = np.shape(operands[place])
+
+    def pull(g: Array) -> Array:
+        part = np.expand_dims(np.einsum(backward, g, *others, optimize=optimize), lost)
+        full = np.broadcast_shapes(part.shape, shape)
+        return part if part.shape == full else np.broadcast_to(part, full)
+
+    return pull
+
+
+def _letters(subscripts: str, ndims: list[int]) -> tuple[list[str], str]:
+    """Write out what einsum leaves to be inferred: the result, and letters for each ``...``."""
+    left, arrow, result = subscripts.replace(" ", "").partition("->")
+    free = [letter for letter in _ALPHABET if letter not in subscripts]
+    inputs = []
+    for operand, ndim in zip(left.split(","), ndims, strict=True):
+        rest = ndim - len(operand.replace("...", ""))
+        inputs.append(operand.replace("...", "".join(free[:rest][::-1])))  # aligned on the right
+    used = "".join(inputs)
+    dots = "".join(letter for letter in free[::-1] if letter in used)
+    if not arrow:
+        result = "..." + "".join(sorted(x for x in {*used} if used.count(x) == 1 and x not in free))
+    return inputs, result.replace("...", dots)
 
 
 def _power_base(out: Array, x: Any, y: Any) -> Pull:
@@ -160,8 +220,50 @@ def _power_exponent(out: Array, x: Any, y: Any) -> Pull:
     return lambda g: g * (out * np.log(np.where(x == 0, 1, x)))  # slope 0 at base 0, not 0 * inf
 
 
+def _padding(x: Array, pad_width: Any, mode: str) -> Pull:
+    """Return the pull that cuts the margins off."""
+    if mode != "constant":
+        raise TypeError(f"pads by {mode!r}, not by a constant")
+    margins = np.broadcast_to(pad_width, (x.ndim, 2)).tolist()
+    return itemgetter(
+        tuple(slice(margin, margin + n) for (margin, _), n in zip(margins, x.shape, strict=True))
+    )
+
+
+def _norm(out: Array, x: Array, ord: Any, axis: Any, keepdims: bool) -> Pull:  # noqa: A002
+    vectors = isinstance(axis, int) or (axis is None and x.ndim == 1)
+    if not (ord is None or (ord == "fro" and not vectors) or (ord == 2 and vectors)):
+        raise TypeError(f"ord={ord!r} is not the 2-norm of a vector or the 'fro' of a matrix")
+    size = _keep(np.where(out == 0, 1, out), axis, keepdims)  # slope 0 at 0, not 0 / 0
+    return lambda g: _keep(g, axis, keepdims) / size * x
+
+
+def _cumulated_back(shape: tuple[int, ...], axis: Any) -> Pull:
+    return lambda g: np.reshape(np.flip(np.cumsum(np.flip(g, axis), axis), axis), shape)
+
+
 def _is_scalar(x: Any) -> bool:
     return isinstance(x, int | float | np.generic)
+
+
+def erf(x: Array) -> Array:
+    """Return the error function by Gauss's quadrature of its integral; see `functions.erf`."""
+    x = np.clip(x, -6, 6)  # erf(6) is 1 in float64
+    total: Any = 0
+    for node, weight in _GAUSS:
+        total = total + weight * np.exp(x * x * -(node * node))
+    return 2 / math.sqrt(math.pi) * x * total
+
+
+# 24 nodes on [0, 1]: the error of the rule on exp(-(6 s)**2) is then below its rounding.
+_GAUSS = [
+    ((node + 1) / 2, weight / 2)
+    for node, weight in zip(
+        *map(np.ndarray.tolist, np.polynomial.legendre.leggauss(24)), strict=True
+    )
+]
+
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def no_derivative(what: str) -> TypeError:
@@ -215,11 +317,7 @@ DERIVATIVES: dict[Callable[..., Any], tuple[Maker, ...]] = {
         lambda out, x, y: _matmul_left(x.ndim, y),
         lambda out, x, y: _matmul_right(x, y.shape),
     ),
-    np.einsum: (
-        _fixed,
-        lambda out, subscripts, x, y: _einsum(True, subscripts, y),
-        lambda out, subscripts, x, y: _einsum(False, subscripts, x),
-    ),
+    np.einsum: (_fixed, *(partial(_einsum, place) for place in range(8))),
     np.sum: (
         lambda out, x, axis=None, *, keepdims=False: partial(_spread, x.shape, axis, keepdims, 1),
     ),
@@ -257,49 +355,21 @@ DERIVATIVES: dict[Callable[..., Any], tuple[Maker, ...]] = {
         lambda out, x, source, destination: lambda g: np.moveaxis(g, destination, source),
     ),
     np.flip: (lambda out, x, axis=None: lambda g: np.flip(g, axis),),
+    np.cumsum: (lambda out, x, axis=None: _cumulated_back(x.shape, axis),),
+    np.tril: (lambda out, x, k=0: lambda g: np.tril(g, k),),
+    np.triu: (lambda out, x, k=0: lambda g: np.triu(g, k),),
+    np.pad: (lambda out, x, pad_width, mode="constant", **_: _padding(x, pad_width, mode),),
+    np.copy: (_same,),
+    np.linalg.norm: (
+        lambda out, x, ord=None, axis=None, keepdims=False: _norm(out, x, ord, axis, keepdims),  # noqa: A006
+    ),
+    erf: (lambda out, x: lambda g: g * (2 / math.sqrt(math.pi)) * np.exp(-x * x),),
     np.take_along_axis: (
         lambda out, x, indices, axis=-1: partial(_scatter_along, indices, x.shape, axis % x.ndim),
     ),
 }
 DERIVATIVES[np.amax] = DERIVATIVES[np.max]
 DERIVATIVES[np.amin] = DERIVATIVES[np.min]
-
-
-def _stack(arrays: Sequence[Any], axis: int = 0) -> Any:
-    return np.concatenate([np.expand_dims(x, axis) for x in arrays], axis)
-
-
-def _split(x: Any, parts: int | Sequence[int], axis: int = 0) -> list[Any]:
-    length = x.shape[axis]
-    if isinstance(parts, int | np.integer):
-        if length % parts:
-            raise ValueError(f"np.split: axis {axis} of length {length} has no {parts} equal parts")
-        parts = range(length // parts, length, length // parts)
-    before = (slice(None),) * (axis % x.ndim)
-    return [x[(*before, slice(*edge))] for edge in itertools.pairwise((0, *parts, length))]
-
-
-def _take(x: Any, indices: Any, axis: int | None = None) -> Any:
-    if axis is None:
-        return np.ravel(x)[indices]
-    return x[(*(slice(None),) * (axis % x.ndim), indices)]
-
-
-def _dot(x: Any, y: Any) -> Any:
-    if np.ndim(x) == 0 or np.ndim(y) == 0:
-        return x * y
-    if np.ndim(y) > 2:
-        raise no_derivative("np.dot with more than two dimensions on the right")
-    return x @ y
-
-
-COMPOSED: dict[Callable[..., Any], Callable[..., Any]] = {
-    np.stack: _stack,
-    np.split: _split,
-    np.take: _take,
-    np.dot: _dot,
-    np.matrix_transpose: lambda x: np.swapaxes(x, -1, -2),
-}
 
 CONSTANT = frozenset(
     getattr(np, name)

@@ -10,10 +10,11 @@ import math
 
 import numpy as np
 
-from adamoffload.autodiff.tape import stop_gradient
+from adamoffload.autodiff import derivatives
+from adamoffload.autodiff.tape import call, stop_gradient
 from adamoffload.device.backend import Array
 
-__all__ = ["gelu", "layer_norm", "softmax", "softmax_cross_entropy"]
+__all__ = ["erf", "gelu", "layer_norm", "softmax", "softmax_cross_entropy"]
 
 
 def softmax(x: Array, axis: int = -1) -> Array:
@@ -66,8 +67,38 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> Array:
     return np.mean(np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True)) - picked)
 
 
+def erf(x: Array) -> Array:
+    """Return the error function, ``2 / sqrt(pi)`` times the integral of ``exp(-t**2)`` from 0 to x.
+
+    Parameters
+    ----------
+    x : array, any shape
+        On any device; not a Python number, which ``math.erf`` takes.
+
+    Returns
+    -------
+    array, same shape
+
+    Notes
+    -----
+    Gauss's quadrature with 24 nodes, in plain ``np.*``: off by at most 4e-15 in float64 and 6e-7 in
+    float32, and as slow as 24 exponentials. Where there is SciPy, and arrays on the host,
+    ``scipy.special.erf`` is faster; `adamoffload.value_and_grad` takes its derivative by
+    ``derivatives=``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> np.round(erf(np.array([-1.0, 0.0, 0.5])), 6)
+    array([-0.842701,  0.      ,  0.5205  ])
+    """
+    return call(derivatives.erf, x)
+
+
 def gelu(x: Array) -> Array:
     """Return the Gaussian error linear unit, by its tanh formula.
+
+    Exactly it is ``0.5 * x * (1 + erf(x / math.sqrt(2)))``; the two differ by at most 5e-4.
 
     References
     ----------

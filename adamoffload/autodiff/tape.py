@@ -12,19 +12,21 @@ What has a derivative is a table in `adamoffload.autodiff.derivatives`. Comparis
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from functools import partial
 from operator import itemgetter
-from typing import Any, NoReturn, ParamSpec, TypeAlias, final
+from typing import Any, Literal, NamedTuple, NoReturn, ParamSpec, TypeAlias, final, overload
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from adamoffload.arguments import describe
+from adamoffload.autodiff.composed import COMPOSED, MASKED
 from adamoffload.autodiff.derivatives import (
-    COMPOSED,
     CONSTANT,
     DERIVATIVES,
     Maker,
@@ -33,42 +35,123 @@ from adamoffload.autodiff.derivatives import (
     scatter,
 )
 from adamoffload.device.backend import Array
+from adamoffload.device.hints import hint
 from adamoffload.device.parameter import Parameter, stand_ins
 from adamoffload.names import spelled
 
-__all__ = ["Traced", "stop_gradient", "value_and_grad"]
+__all__ = ["Traced", "call", "stop_gradient", "value_and_grad"]
 
 P = ParamSpec("P")
 
+Derivatives: TypeAlias = Mapping[Any, Sequence[Maker]]
+"""By function, a maker for each positional operand."""
+
+
+@overload
+def value_and_grad(
+    loss_fn: Callable[P, Any],
+    parameters: Iterable[Parameter],
+    *,
+    has_aux: Literal[False] = False,
+    unused: Literal["raise", "zeros", "none"] = ...,
+    on_gradient: None = None,
+    derivatives: Derivatives | None = None,
+) -> Callable[P, tuple[Array, tuple[Array, ...]]]: ...
+
+
+@overload
+def value_and_grad(
+    loss_fn: Callable[P, Any],
+    parameters: Iterable[Parameter],
+    *,
+    has_aux: Literal[True],
+    unused: Literal["raise", "zeros", "none"] = ...,
+    on_gradient: None = None,
+    derivatives: Derivatives | None = None,
+) -> Callable[P, tuple[tuple[Array, Any], tuple[Array, ...]]]: ...
+
+
+@overload
+def value_and_grad(
+    loss_fn: Callable[P, Any],
+    parameters: Iterable[Parameter],
+    *,
+    has_aux: Literal[False] = False,
+    unused: Literal["raise", "zeros", "none"] = ...,
+    on_gradient: Callable[[Parameter, Array], object],
+    derivatives: Derivatives | None = None,
+) -> Callable[P, Array]: ...
+
+
+@overload
+def value_and_grad(
+    loss_fn: Callable[P, Any],
+    parameters: Iterable[Parameter],
+    *,
+    has_aux: Literal[True],
+    unused: Literal["raise", "zeros", "none"] = ...,
+    on_gradient: Callable[[Parameter, Array], object],
+    derivatives: Derivatives | None = None,
+) -> Callable[P, tuple[Array, Any]]: ...
+
 
 def value_and_grad(
-    loss_fn: Callable[P, Any], parameters: Sequence[Parameter]
-) -> Callable[P, tuple[Array, tuple[Array, ...]]]:
+    loss_fn: Callable[P, Any],
+    parameters: Iterable[Parameter],
+    *,
+    has_aux: bool = False,
+    unused: Literal["raise", "zeros", "none"] = "raise",
+    on_gradient: Callable[[Parameter, Array], object] | None = None,
+    derivatives: Derivatives | None = None,
+) -> Callable[P, Any]:
     """Return a function that computes a loss and its gradients.
 
     Parameters
     ----------
     loss_fn : callable
         Computes a scalar with ``np.*`` functions and operators, using the parameters directly.
-    parameters : sequence of Parameter, at least one
-        What to differentiate with respect to. Every other parameter is a constant.
+    parameters : iterable of Parameter, at least one
+        What to differentiate with respect to: a list, ``model.values()``, ... Every other
+        parameter is a constant.
+    has_aux : bool
+        Whether `loss_fn` returns ``(loss, aux)``: a loss, and anything else, such as predictions.
+        Arrays in `aux`, also inside lists, tuples and dicts, come out as plain arrays.
+    unused : {"raise", "zeros", "none"}
+        What the gradient is of a parameter on which the loss does not depend: an error, an array
+        of zeros, or None. To an optimizer these differ. A gradient of zeros is a gradient: momentum
+        goes on to move the parameter, and weight decay to shrink it. None is no gradient: the
+        parameter and its state stay as they are.
+    on_gradient : callable, optional
+        Called as ``on_gradient(parameter, gradient)`` during the backward pass, as soon as the
+        gradient is final; of a parameter that is used several times, when its last use has
+        contributed. The gradient is then the callback's: nothing here refers to it any longer.
+        What the callback raises ends the call and passes through.
+    derivatives : mapping, optional
+        Derivatives of further functions, for this `loss_fn` only. A key is a function that NumPy
+        dispatches: ``np.*``, or a ufunc of any library. A value holds, for each positional operand,
+        a callable that takes the result and all operands, as plain arrays, and returns a function
+        from the gradient of the result to that of the operand: a new array, or a view of what it
+        got. They come before our own.
 
     Returns
     -------
     callable
-        Takes the arguments of `loss_fn` and returns ``(loss, gradients)``. The gradients are a
-        tuple in the order of `parameters`; each has its parameter's shape, dtype and device, is
-        C-contiguous and shares memory with nothing. The call itself raises `ValueError` if the
-        loss is no scalar or does not depend on one of the parameters, `TypeError` for an operation
-        without a derivative, and `RuntimeError` inside another such call (there are no gradients
-        of gradients). It may be called from several threads at once.
+        Takes the arguments of `loss_fn` and returns ``(loss, gradients)``; with `has_aux`
+        ``((loss, aux), gradients)``; with `on_gradient` only ``loss`` or ``(loss, aux)``. The
+        gradients are a tuple in the order of `parameters`; each has its parameter's shape, dtype
+        and device, is C-contiguous and shares memory with nothing. The call itself raises
+        `ValueError` if the loss is no scalar or, with ``unused="raise"``, does not depend on one
+        of the parameters, `TypeError` for an operation without a derivative, and `RuntimeError`
+        inside another such call (there are no gradients of gradients). It may be called from
+        several threads at once.
 
     Raises
     ------
     TypeError
-        If `loss_fn` is not callable, or `parameters` no sequence of floating-point parameters.
+        If `loss_fn` or `on_gradient` is not callable, `parameters` no iterable of floating-point
+        parameters, or `derivatives` no mapping from functions to sequences of callables.
     ValueError
-        If `parameters` is empty or names one twice.
+        If `parameters` is empty or names one twice, or `unused` is none of the three.
 
     Examples
     --------
@@ -78,47 +161,71 @@ def value_and_grad(
     >>> step = value_and_grad(lambda x: np.sum(np.square(x @ w)), [w])
     >>> step(np.array([[3.0, 4.0]]))
     (np.float64(121.0), (array([66., 88.]),))
+
+    Each gradient as soon as there is one:
+
+    >>> value_and_grad(lambda: np.sum(w * w), [w], on_gradient=lambda p, g: print(p.name, g))()
+    w [2. 4.]
+    np.float64(5.0)
+
+    The derivative of a function that has none here, arctan2(x, 1):
+
+    >>> arctan2 = (lambda out, y, x: lambda g: g * x / (x * x + y * y),)
+    >>> step = value_and_grad(lambda: np.arctan2(w, 1.0)[0], [w], derivatives={np.arctan2: arctan2})
+    >>> step()[1]
+    (array([0.5, 0. ]),)
     """
     if not callable(loss_fn):
         raise TypeError(f"value_and_grad: loss_fn must be callable, got {describe(loss_fn)}")
+    if on_gradient is not None and not callable(on_gradient):
+        raise TypeError(
+            f"value_and_grad: on_gradient must be callable, such as optimizer.submit, "
+            f"got {describe(on_gradient)}"
+        )
+    if unused not in _UNUSED:
+        raise ValueError(
+            f"value_and_grad: unused must be one of {', '.join(map(repr, _UNUSED))}, "
+            f"got {describe(unused)}"
+        )
     wanted = _checked(parameters)
+    known = _ours if derivatives is None else _extended(derivatives)
 
     @functools.wraps(loss_fn)
-    def step(*args: P.args, **kwargs: P.kwargs) -> tuple[Array, tuple[Array, ...]]:
+    def step(*args: P.args, **kwargs: P.kwargs) -> Any:
         if stand_ins.get():
             raise RuntimeError(
                 "value_and_grad: called inside another loss function; gradients of gradients are "
                 "not available: compute this one before, and pass the result in"
             )
         leaves = {id(parameter): Traced(parameter.data) for parameter in wanted}
-        token = stand_ins.set(leaves)
+        tokens = stand_ins.set(leaves), _known.set(known)
         try:
-            loss = loss_fn(*args, **kwargs)
+            result = loss_fn(*args, **kwargs)
         finally:
-            stand_ins.reset(token)
+            stand_ins.reset(tokens[0])
+            _known.reset(tokens[1])
+        loss, aux = _pair(result) if has_aux else (result, None)
         if isinstance(loss, Parameter):
             loss = leaves.get(id(loss), loss)
-        if not isinstance(loss, Traced):
-            raise ValueError(
-                f"value_and_grad: the loss does not depend on {_names(wanted)}: loss_fn returned "
-                f"{describe(loss)}; {_REMEDY}"
-            )
-        if loss.shape != ():
-            raise ValueError(
-                f"value_and_grad: the loss must be a scalar, got shape {loss.shape}; end loss_fn "
-                f"with np.mean(...) or np.sum(...)"
-            )
-        records = [leaf._record for leaf in leaves.values()]
-        value, root = loss.value.copy(), loss._record  # a view of a parameter would change with it
-        uses = _uses(root)
-        unused = [p for p, record in zip(wanted, records, strict=True) if record not in uses]
-        if unused:
-            raise ValueError(
-                f"value_and_grad: the loss does not depend on {_names(unused)}; {_REMEDY}"
-            )
-        root.receive(np.ones_like(value), value)
-        _backward(root, uses)
-        return value, tuple([record.take() for record in records])
+        root = _root(loss, wanted, unused)
+        value = loss if root is None else loss.value.copy()  # a view of a parameter would change
+        records = {leaf._record: p for leaf, p in zip(leaves.values(), wanted, strict=True)}
+        uses = {} if root is None else _uses(root)
+        idle = [parameter for record, parameter in records.items() if record not in uses]
+        if idle and unused == "raise":
+            raise ValueError(_independent(idle))
+        gradients: dict[int, Array] = {}
+        deliver = on_gradient or (lambda p, gradient: gradients.__setitem__(id(p), gradient))
+        if unused == "zeros":
+            for parameter in idle:
+                deliver(parameter, np.zeros_like(parameter.data))
+        if root is not None:
+            root.receive(np.ones_like(value), value)
+            _backward(root, uses, records, deliver)
+        outcome = (value, aux) if has_aux else value
+        if on_gradient is not None:
+            return outcome
+        return outcome, tuple([gradients.get(id(parameter)) for parameter in wanted])
 
     return step
 
@@ -137,6 +244,15 @@ def stop_gradient(x: Any) -> Any:
     if isinstance(x, Parameter):
         return x.data
     return x.value if isinstance(x, Traced) else x
+
+
+def call(function: Callable[..., Any], *inputs: Any) -> Any:
+    """Call a function that NumPy does not dispatch, but has an entry in `DERIVATIVES`."""
+    places = stand_ins.get()
+    operands = [places.get(id(x), x.data) if isinstance(x, Parameter) else x for x in inputs]
+    if any(isinstance(x, Traced) for x in operands):
+        return _apply(function, tuple(operands), {})
+    return function(*operands)
 
 
 @final
@@ -171,11 +287,16 @@ class Traced(NDArrayOperatorsMixin):
     ) -> Any:
         if any(issubclass(kind, Parameter) for kind in types):
             return NotImplemented
-        composed = _concatenate if function is np.concatenate else COMPOSED.get(function)
+        composed = _known.get().composed.get(function)
+        if "where" in kwargs and function in MASKED:
+            composed = MASKED[function]
         if composed is None:
             return _apply(function, args, kwargs)
-        if kwargs.keys() - {"axis", "indices"}:
-            raise no_derivative(f"{spelled(function)} with {', '.join(kwargs)}")
+        try:
+            _signature(composed).bind(*args, **kwargs)
+        except TypeError as error:
+            _refuse_in_place(function, kwargs)
+            raise no_derivative(f"{spelled(function)}, called so ({error}),") from None
         return composed(*args, **kwargs)
 
     @property
@@ -211,12 +332,27 @@ class Traced(NDArrayOperatorsMixin):
         """Return the array with its axes reversed, or in the given order."""
         return _apply(np.transpose, (self, axes[0] if len(axes) == 1 else axes or None), {})
 
+    def astype(self, dtype: Any) -> Any:
+        """Return the array in another type: a constant if that is not of floating-point numbers."""
+        value = self.value.astype(dtype)
+        return Traced(value, ((self._record, _identity),)) if value.dtype.kind == "f" else value
+
+    def flatten(self) -> Any:
+        """Return the array in one dimension."""
+        return np.ravel(self)
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name in _METHODS:
             return partial(getattr(np, name), self)
         raise AttributeError(
-            f"a traced array has no attribute {name!r}; inside a loss function use np.* functions "
-            f"and operators, and stop_gradient(x) for a constant"
+            f"a traced array has no attribute {name!r}; "
+            + (
+                hint(name)
+                or "inside a loss function use np.* functions and operators, and "
+                "stop_gradient(x) for a constant"
+            ),
+            name=name,
+            obj=self,
         )
 
     def __getitem__(self, index: Any) -> Any:
@@ -260,29 +396,31 @@ class _Record:
     A result dies with the last expression or `Pull` that uses it, often long before its record.
     """
 
-    __slots__ = ("_gradient", "_is_owned", "dtype", "edges", "shape")
+    __slots__ = ("_gradient", "_is_new", "dtype", "edges", "shape")
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], edges: _Edges) -> None:
         self.shape = shape
         self.dtype = dtype
         self.edges: _Edges | None = edges  # empty for a parameter, None when done with
         self._gradient: Array = None
-        self._is_owned = False  # whether nothing else refers to the gradient's memory
+        self._is_new = False  # no pull has handed on what it got
 
     def receive(self, gradient: Array, source: Array) -> None:
         """Add a contribution, which is a new array or a view of `source`."""
         fitted = _fit(gradient, self.shape, self.dtype)
         if self._gradient is None:
             self._gradient = fitted
-            # Only a parameter's gradient must be owned in the end, and the check costs something.
-            self._is_owned = fitted is not gradient or (
-                not self.edges and not np.may_share_memory(fitted, source)
-            )
-        elif self._is_owned and self.shape:  # a host operation's 0-D result is no array
+            self._is_new = fitted is not source
+        elif self._is_owned():
             np.add(self._gradient, fitted, out=self._gradient)
         else:
             self._gradient = self._gradient + fitted
-            self._is_owned = True
+            self._is_new = True
+
+    def _is_owned(self) -> bool:
+        """Return whether the gradient is an array of memory that nothing else refers to."""
+        # A host operation's 0-D result is no array. A view may be one of the source, or read-only.
+        return self._is_new and self.shape != () and bool(self._gradient.flags.owndata)
 
     def close(self) -> tuple[Array, _Edges]:
         """Return gradient and edges, and forget them: each is needed once."""
@@ -292,8 +430,9 @@ class _Record:
 
     def take(self) -> Array:
         """Close the record; return the gradient as a C-contiguous array that nothing else uses."""
+        is_owned = self._is_owned()
         gradient, _ = self.close()
-        if self._is_owned and self.shape and gradient.flags.c_contiguous:
+        if is_owned and gradient.flags.c_contiguous:
             return gradient
         return np.copy(gradient, order="C")
 
@@ -316,23 +455,46 @@ def _uses(root: _Record) -> dict[_Record, int]:
     return uses
 
 
-def _backward(root: _Record, uses: dict[_Record, int]) -> None:
+def _backward(
+    root: _Record,
+    uses: dict[_Record, int],
+    parameters: Mapping[_Record, Parameter],
+    deliver: Callable[[Parameter, Array], object],
+) -> None:
     """Carry the gradient from `root` to the parameters, freeing on the way what is done with."""
-    ready = [root] if root.edges else []
+    ready = [root]
+    if root in parameters:
+        deliver(parameters[root], root.take())
     while ready:
         gradient, edges = ready.pop().close()
         for operand, pull in edges:
-            if operand in uses:
-                operand.receive(pull(gradient), gradient)
-                uses[operand] -= 1
-                if operand.edges and not uses[operand]:
-                    ready.append(operand)
+            if operand not in uses:
+                continue
+            operand.receive(pull(gradient), gradient)
+            uses[operand] -= 1
+            if uses[operand]:
+                continue
+            if operand.edges:
+                ready.append(operand)
+            elif operand in parameters:
+                deliver(parameters[operand], operand.take())
+
+
+def _identity(gradient: Array) -> Array:
+    return gradient
 
 
 def _fit(gradient: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Undo broadcasting and promotion; return `gradient` itself if there were none."""
     if gradient.shape != shape:
         extra = gradient.ndim - len(shape)
+        if extra < 0 or any(
+            n not in (1, m) for n, m in zip(shape, gradient.shape[extra:], strict=True)
+        ):
+            raise ValueError(
+                f"value_and_grad: a derivative gave a gradient of shape {gradient.shape} for an "
+                f"operand of shape {shape}; it must have this shape, or that of the result"
+            )
         stretched = (extra + i for i, n in enumerate(shape) if n != gradient.shape[extra + i])
         gradient = np.sum(gradient, axis=(*range(extra), *stretched))
         if gradient.shape != shape:
@@ -346,7 +508,7 @@ def _fit(gradient: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array
 
 def _apply(function: Callable[..., Any], inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call `function` on the values and record how gradients flow back through it."""
-    makers = DERIVATIVES.get(function)
+    makers = _known.get().derivatives.get(function)
     if makers is None or kwargs or len(inputs) > len(makers):
         if function in CONSTANT:
             return function(*map(stop_gradient, inputs), **kwargs)
@@ -366,16 +528,12 @@ def _apply(function: Callable[..., Any], inputs: tuple[Any, ...], kwargs: dict[s
 
 def _check_call(
     function: Callable[..., Any],
-    makers: tuple[Maker, ...] | None,
+    makers: Sequence[Maker] | None,
     inputs: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> None:
     name = spelled(function)
-    if "out" in kwargs:
-        raise TypeError(
-            f"{name}: a traced array cannot be computed in place (out=, +=), its derivative would "
-            f"be lost; write x = x + y instead of x += y"
-        )
+    _refuse_in_place(function, kwargs)
     if makers is None:
         raise no_derivative(name)
     if kwargs and isinstance(function, np.ufunc):
@@ -383,6 +541,14 @@ def _check_call(
     for x in (*inputs[len(makers) :], *kwargs.values()):
         if isinstance(x, Traced):
             raise no_derivative(f"{name}, with a traced array here or by name,")
+
+
+def _refuse_in_place(function: Callable[..., Any], kwargs: dict[str, Any]) -> None:
+    if "out" in kwargs:
+        raise TypeError(
+            f"{spelled(function)}: a traced array cannot be computed in place (out=, +=), its "
+            f"derivative would be lost; write x = x + y instead of x += y"
+        )
 
 
 def _concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
@@ -400,16 +566,96 @@ def _concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
     return Traced(result, tuple(edges))
 
 
-def _checked(parameters: object) -> tuple[Parameter, ...]:
-    if not isinstance(parameters, Sequence):
+class _Known(NamedTuple):
+    """The functions that have derivatives in a loss function."""
+
+    derivatives: Mapping[Callable[..., Any], Sequence[Maker]]
+    composed: Mapping[Callable[..., Any], Callable[..., Any]]
+
+
+_ours = _Known(DERIVATIVES, {**COMPOSED, np.concatenate: _concatenate})
+_known: ContextVar[_Known] = ContextVar("known", default=_ours)
+_signature = functools.cache(inspect.signature)
+
+
+def _extended(derivatives: object) -> _Known:
+    """Return ours and the caller's, which come first."""
+    if not isinstance(derivatives, Mapping):
         raise TypeError(
-            f"value_and_grad: parameters must be a list or tuple of Parameter, "
-            f"got {describe(parameters)}"
+            f"value_and_grad: derivatives must be a dict such as {{np.arctan2: (maker, maker)}}, "
+            f"got {describe(derivatives)}"
         )
-    if not parameters:
+    for function, makers in derivatives.items():
+        name = getattr(function, "__name__", describe(function))
+        if not callable(function):
+            raise TypeError(f"value_and_grad: derivatives: {name} is no function")
+        if not isinstance(makers, Sequence) or not all(map(callable, makers)):
+            raise TypeError(
+                f"value_and_grad: derivatives of {name} must be a tuple with a callable for each "
+                f"operand, got {describe(makers)}"
+            )
+    composed = {f: g for f, g in _ours.composed.items() if f not in derivatives}
+    return _Known({**DERIVATIVES, **derivatives}, composed)
+
+
+def _pair(result: object) -> tuple[Any, Any]:
+    """Return the loss, and the plain arrays that came along with it."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(
+            f"value_and_grad: with has_aux=True loss_fn must return (loss, aux), "
+            f"got {describe(result)}"
+        )
+    return result[0], _plain(result[1])
+
+
+def _plain(value: Any) -> Any:
+    """Apply `stop_gradient` to the traced arrays inside lists, tuples and dicts."""
+    if isinstance(value, Traced):
+        return value.value
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    return value
+
+
+def _root(loss: Any, wanted: Sequence[Parameter], unused: str) -> _Record | None:
+    """Check the loss; return its record, or None if it is a constant and may be one."""
+    is_traced = isinstance(loss, Traced)
+    is_number = isinstance(loss, int | float) or hasattr(loss, "dtype")
+    if not is_traced and (unused == "raise" or not is_number):
+        raise ValueError(f"{_independent(wanted)}: loss_fn returned {describe(loss)}")
+    shape = loss.shape if is_traced else np.shape(loss)
+    if shape != ():
+        raise ValueError(
+            f"value_and_grad: the loss must be a scalar, got shape {shape}; end loss_fn "
+            f"with np.mean(...) or np.sum(...)"
+        )
+    return loss._record if is_traced else None
+
+
+def _independent(parameters: Sequence[Parameter]) -> str:
+    shown = ", ".join(repr(parameter.name) for parameter in parameters[:3])
+    rest = f" and {len(parameters) - 3} more" if len(parameters) > 3 else ""
+    return (
+        f"value_and_grad: the loss does not depend on parameter{'s' * (len(parameters) > 1)} "
+        f"{shown}{rest}; use the parameter itself in loss_fn (w, not w.data, and not a result kept "
+        f"from outside), leave it out of the list, or pass unused='zeros' or unused='none'"
+    )
+
+
+def _checked(parameters: object) -> tuple[Parameter, ...]:
+    if isinstance(parameters, Parameter | Mapping) or not isinstance(parameters, Iterable):
+        remedy = "; pass its .values()" if isinstance(parameters, Mapping) else ""
+        raise TypeError(
+            f"value_and_grad: parameters must be a list, tuple or other iterable of Parameter, "
+            f"got {describe(parameters)}{remedy}"
+        )
+    wanted = tuple(parameters)
+    if not wanted:
         raise ValueError("value_and_grad: parameters must not be empty")
     seen: set[int] = set()
-    for i, parameter in enumerate(parameters):
+    for i, parameter in enumerate(wanted):
         if not isinstance(parameter, Parameter):
             raise TypeError(
                 f"value_and_grad: parameters[{i}] must be a Parameter, got {describe(parameter)}; "
@@ -423,18 +669,11 @@ def _checked(parameters: object) -> tuple[Parameter, ...]:
         if id(parameter) in seen:
             raise ValueError(f"value_and_grad: parameter {parameter.name!r} is listed twice")
         seen.add(id(parameter))
-    return tuple(parameters)
+    return wanted
 
 
-def _names(parameters: Sequence[Parameter]) -> str:
-    shown = ", ".join(repr(parameter.name) for parameter in parameters[:3])
-    rest = f" and {len(parameters) - 3} more" if len(parameters) > 3 else ""
-    return f"parameter{'s' * (len(parameters) > 1)} {shown}{rest}"
+_UNUSED = ("raise", "zeros", "none")
 
-
-_REMEDY = (
-    "use the parameter itself in loss_fn (w, not w.data, and not a result kept from outside), "
-    "or leave it out of the list"
+_METHODS = frozenset(
+    "sum mean max min var std cumsum swapaxes ravel squeeze clip take repeat dot copy".split()
 )
-
-_METHODS = frozenset("sum mean max min var std swapaxes ravel squeeze clip take dot".split())

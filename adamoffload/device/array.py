@@ -21,6 +21,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from adamoffload.arguments import positive_integer
 from adamoffload.device.backend import DeviceMemoryError, HostArray, Memory, ResidencyError
+from adamoffload.device.hints import hint
 from adamoffload.names import spelled
 
 if TYPE_CHECKING:
@@ -342,8 +343,10 @@ device 'numpy'; nothing is copied implicitly: call device.asarray(x) first
         if name in _METHODS:
             return partial(self._method, name)
         raise AttributeError(
-            f"an array on device {self._device.name!r} has no attribute {name!r}; NumPy's full "
-            f"interface is on the host: device.asnumpy(x)"
+            f"an array on device {self._device.name!r} has no attribute {name!r}; "
+            + (hint(name) or "NumPy's full interface is on the host: device.asnumpy(x)"),
+            name=name,
+            obj=self,
         )
 
     def _method(self, name: str, *args: Any, **kwargs: Any) -> Any:

@@ -31,6 +31,8 @@ assumed about what has happened already.
 
 from __future__ import annotations
 
+import math
+import operator
 import os
 import threading
 import time
@@ -56,7 +58,11 @@ __all__ = [
 ]
 
 Array: TypeAlias = Any
-"""An array of a device library, which dispatches ``np.*`` by NEP 13 and NEP 18."""
+"""An array of a device library, which dispatches ``np.*`` by NEP 13 and NEP 18.
+
+No narrower type than Any will do: NumPy's stubs take no other array than its own for ``out=``, in
+``np.copyto`` and as the result of ``np.*``, so that they would refuse programs that are right.
+"""
 
 HostArray: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
@@ -327,6 +333,55 @@ class Backend(ABC):
     # -- what every backend gets --------------------------------------------------------------
 
     @final
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = np.float32) -> Array:
+        """Return a new array on this device, uninitialised and C-contiguous.
+
+        Parameters
+        ----------
+        shape : int or tuple of int, >= 0
+            Length of each dimension.
+        dtype : dtype
+            Numbers or bools.
+
+        Raises
+        ------
+        TypeError
+            If `shape` holds no integers, or `dtype` no numbers.
+        ValueError
+            If a length is negative.
+        DeviceMemoryError
+            If it does not fit.
+
+        Examples
+        --------
+        >>> import adamoffload as ao
+        >>> ao.get_backend("numpy").empty((2, 3))
+        DeviceArray(shape=(2, 3), dtype=float32, device='numpy')
+        """
+        return self._empty(_lengths("empty", shape), _numbers("empty", dtype))
+
+    @final
+    def zeros(self, shape: int | tuple[int, ...], dtype: Any = np.float32) -> Array:
+        """Return a new array of zeros on this device: nothing crosses the link.
+
+        Parameters, and what is raised, are those of `empty`.
+        """
+        array = self._empty(_lengths("zeros", shape), _numbers("zeros", dtype))
+        self.run_on_device(lambda: array.__setitem__(..., 0))
+        return array
+
+    @final
+    def empty_pinned(self, shape: int | tuple[int, ...], dtype: Any = np.float32) -> HostArray:
+        """Return a new host array, uninitialised, that the link reaches directly.
+
+        On a real device that is page-locked memory, which copies faster and beside computation,
+        and of which there should be no more than a part of the host's. Parameters, and what is
+        raised, are those of `empty`.
+        """
+        lengths, numbers = _lengths("empty_pinned", shape), _numbers("empty_pinned", dtype)
+        return self._empty_pinned(math.prod(lengths), numbers).reshape(lengths)
+
+    @final
     def asarray(self, host: object, *, record: _Record = _ignore) -> Array:
         """Copy a host array to the device.
 
@@ -358,9 +413,7 @@ class Backend(ABC):
         if not isinstance(host, np.ndarray) and backend_of(host) is not None:
             raise ResidencyError(f"asarray: expected an array on the host, got {_place(host)}")
         source = np.asarray(host, order="C")
-        if source.dtype.kind not in "biufc":
-            raise TypeError(f"asarray: expected numbers, got an array of dtype {source.dtype}")
-        target = self._empty(source.shape, source.dtype)
+        target = self._empty(source.shape, _numbers("asarray", source.dtype))
         self.h2d(source, target, record=record).wait()
         return target
 
@@ -547,6 +600,25 @@ def backend_of(array: object) -> Backend | None:
         if backend is not None and backend.owns(array):
             return backend
     return None
+
+
+def _numbers(caller: str, dtype: Any) -> np.dtype[Any]:
+    found: np.dtype[Any] = np.dtype(dtype)
+    if found.kind not in "biufc":
+        raise TypeError(f"{caller}: expected numbers, got an array of dtype {found}")
+    return found
+
+
+def _lengths(caller: str, shape: object) -> tuple[int, ...]:
+    try:
+        lengths = tuple(map(operator.index, shape if isinstance(shape, tuple | list) else (shape,)))
+    except TypeError:
+        raise TypeError(
+            f"{caller}: shape must be an integer or a tuple of integers, got {shape!r}"
+        ) from None
+    if any(length < 0 for length in lengths):
+        raise ValueError(f"{caller}: shape must not be negative, got {shape!r}")
+    return lengths
 
 
 def _place(array: object) -> str:

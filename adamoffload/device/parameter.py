@@ -11,13 +11,14 @@ import math
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from adamoffload.arguments import describe
 from adamoffload.device.backend import Array, Backend, ResidencyError, backend_of
+from adamoffload.device.hints import hint
 
 __all__ = ["Parameter", "stand_ins"]
 
@@ -27,6 +28,10 @@ stand_ins: ContextVar[Mapping[int, Any]] = ContextVar("stand_ins", default=Mappi
 
 class Parameter(NDArrayOperatorsMixin):
     """A named array, updated in place by an optimizer.
+
+    Parameters compare by identity: ``w == v`` is a bool, so that ``w in [...]``, dicts and sets do
+    what one means; ``np.equal(w, v)`` compares the elements. ``w == 0`` is an array, as elsewhere.
+    Methods like ``w.sum()`` are those of its array.
 
     Parameters
     ----------
@@ -122,6 +127,59 @@ class Parameter(NDArrayOperatorsMixin):
         """Return the data in another shape, for expressions."""
         return _operand(self).reshape(*shape)
 
+    if TYPE_CHECKING:  # what `__getattr__` passes on
+        all: Callable[..., Any]
+        any: Callable[..., Any]
+        argmax: Callable[..., Any]
+        argmin: Callable[..., Any]
+        astype: Callable[..., Any]
+        clip: Callable[..., Any]
+        copy: Callable[..., Any]
+        cumsum: Callable[..., Any]
+        dot: Callable[..., Any]
+        flatten: Callable[..., Any]
+        item: Callable[..., Any]
+        max: Callable[..., Any]
+        mean: Callable[..., Any]
+        min: Callable[..., Any]
+        ravel: Callable[..., Any]
+        repeat: Callable[..., Any]
+        squeeze: Callable[..., Any]
+        std: Callable[..., Any]
+        sum: Callable[..., Any]
+        swapaxes: Callable[..., Any]
+        take: Callable[..., Any]
+        transpose: Callable[..., Any]
+        var: Callable[..., Any]
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _METHODS:
+                return getattr(_operand(self), name)
+            if name in self.__slots__:  # as long as it is being constructed
+                raise AttributeError(name)
+            raise AttributeError(
+                f"Parameter {self._name!r} has no attribute {name!r}; "
+                + (hint(name) or "its array is .data, for which there is all of np.*"),
+                name=name,
+                obj=self,
+            )
+
+    def __eq__(self, other: object) -> Any:
+        return self is other if isinstance(other, Parameter) else super().__eq__(other)
+
+    def __ne__(self, other: object) -> Any:
+        return self is not other if isinstance(other, Parameter) else super().__ne__(other)
+
+    __hash__ = object.__hash__
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"Parameter {self._name!r} is neither copied nor pickled, since optimizers know it by "
+            f"identity; make another of a copy of its array, Parameter(w.copy(), name=...), or "
+            f"keep the numbers, device.asnumpy(w.data)"
+        )
+
     def __getitem__(self, index: Any) -> Any:
         return _operand(self)[index]
 
@@ -153,6 +211,13 @@ class Parameter(NDArrayOperatorsMixin):
     def __repr__(self) -> str:
         place = self._backend.name if self._backend else "host"
         return f"Parameter({self.name!r}, shape={self.shape}, dtype={self.dtype}, backend={place})"
+
+
+# Of an array's methods those that change nothing, and that every device's arrays have.
+_METHODS = frozenset(
+    "all any argmax argmin astype clip copy cumsum dot flatten item max mean min ravel repeat "
+    "squeeze std sum swapaxes take transpose var".split()
+)
 
 
 def _refuse_as_target(*targets: Any) -> None:

@@ -101,7 +101,10 @@ def get_backend(name: str, **options: Any) -> Backend:
 
     installed = _installed()
     if name not in installed:
+        other = _ELSEWHERE.get(name.partition(":")[0].lower())
         close = difflib.get_close_matches(name, installed, n=1)
+        if other in installed:
+            close = [other]
         hint = f"; did you mean {close[0]!r}?" if close else "."
         raise ValueError(
             f"no backend is called {name!r}{hint} Installed: "
@@ -118,6 +121,10 @@ def get_backend(name: str, **options: Any) -> Backend:
             f"backend {name!r} has no option {unknown[0]!r}; it takes: {', '.join(known) or 'none'}"
         )
     return backend(**options)
+
+
+_ELSEWHERE = {"cuda": "cupy", "gpu": "cupy", "cpu": "numpy", "host": "numpy"}
+"""By what other libraries call a device: the backend for it."""
 
 
 def _installed() -> dict[str, list[EntryPoint]]:

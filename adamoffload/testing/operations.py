@@ -108,9 +108,9 @@ def _scattered(o: Operands) -> Any:
     return zeros
 
 
-def _scattered_to_pairs(o: Operands) -> Any:
-    zeros = np.zeros_like(o.x)
-    np.add.at(zeros, (o.rows, o.columns[:, 0]), o.x[:, 0])
+def _scattered_to_places(o: Operands) -> Any:
+    zeros = np.zeros_like(o.x, shape=(12,), order="C")
+    np.add.at(zeros, o.rows * 4 + o.columns[:, 0], o.x[:, 0])  # CuPy takes no pairs
     return zeros
 
 
@@ -169,7 +169,7 @@ _EXACT: dict[str, Callable[[Operands], Any]] = {
     "a new axis": lambda o: o.x[..., None] * o.x[:, None, :],
     "np.take_along_axis": lambda o: np.take_along_axis(o.x, o.columns, -1),
     "np.add.at of rows": _scattered,
-    "np.add.at of pairs": _scattered_to_pairs,
+    "np.add.at of places": _scattered_to_places,
     # choice
     "np.where": lambda o: np.where(o.x > 4, o.x, 0),
     "np.where of two arrays": lambda o: np.where(o.mask, o.x, -o.x),

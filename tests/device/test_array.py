@@ -761,3 +761,16 @@ def test_the_span_of_a_view_is_inside_that_of_its_array() -> None:
     assert span(x[1]) == (start + 32, start + 64)
     assert span(x[::-1, 2:4]) == (start + 8, start + 112)
     assert span(x.T) == (start, stop)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("numpy", r"device\.asnumpy"),
+        ("grad", "value_and_grad"),
+        ("tofile", "NumPy's full interface"),
+    ],
+)
+def test_what_an_array_does_not_have_has_a_hint(x: Any, name: str, message: str) -> None:
+    with pytest.raises(AttributeError, match=rf"has no attribute '{name}'; .*{message}"):
+        getattr(x, name)

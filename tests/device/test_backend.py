@@ -21,6 +21,8 @@ from hypothesis.extra import numpy as hnp
 import adamoffload as ao
 from adamoffload.device.backend import Backend, Done, Memory, Ticket, backend_of
 
+import fake_cupy
+
 many = settings(deadline=None, derandomize=True, max_examples=50)
 
 
@@ -485,3 +487,57 @@ def test_the_memory_error_survives_copying_and_pickling(again: Any) -> None:
         1,
     )
     assert str(error) == str(ao.DeviceMemoryError("numpy", 3, 2, 1))
+
+
+# -- arrays without a copy --------------------------------------------------------------------
+
+
+def everywhere() -> list[ao.Backend]:
+    return [ao.get_backend("numpy"), ao.get_backend("sim"), fake_cupy.device()]
+
+
+@pytest.mark.parametrize("shape", [3, (2, 3), (), (0, 4), [2, 1], np.int64(5)])
+@pytest.mark.parametrize("dtype", [np.float32, "float64", bool, np.int8, None])
+def test_empty_and_zeros_are_new_arrays_on_the_device(shape: Any, dtype: Any) -> None:
+    keywords = {} if dtype is None else {"dtype": dtype}
+    expected = np.zeros(shape, dtype or np.float32)
+    for device in everywhere():
+        empty, zeros = device.empty(shape, **keywords), device.zeros(shape, **keywords)
+        for array in (empty, zeros):
+            assert device.owns(array)
+            assert (tuple(array.shape), array.dtype) == (expected.shape, expected.dtype)
+            assert array.flags.c_contiguous
+        assert device.traffic() == (0, 0)
+        assert np.array_equal(device.asnumpy(zeros), expected)
+        used = device.memory().used
+        assert used >= 2 * expected.nbytes
+
+
+@pytest.mark.parametrize("shape", [3, (2, 3), (), (0, 4)])
+def test_empty_pinned_is_a_host_array_of_any_shape(shape: Any) -> None:
+    for device in everywhere()[:2]:  # the stand-in's pinned memory is tested with its backend
+        pinned = device.empty_pinned(shape, np.int32)
+        assert isinstance(pinned, np.ndarray)
+        assert (pinned.shape, pinned.dtype) == (np.empty(shape).shape, np.dtype(np.int32))
+        assert device.memory().used == 0
+        pinned[...] = 7
+        device.h2d(pinned, device.zeros(shape, np.int32)).wait()
+
+
+@pytest.mark.parametrize("make", ["empty", "zeros", "empty_pinned"])
+def test_what_is_no_shape_or_type_is_refused(make: str) -> None:
+    device = ao.get_backend("numpy", memory_bytes=100)
+    for shape, error, message in (
+        (2.0, TypeError, r"an integer or a tuple of integers, got 2\.0"),
+        ((2, "3"), TypeError, "integer or a tuple of integers"),
+        (None, TypeError, "integer or a tuple of integers"),
+        ((2, -1), ValueError, r"not be negative, got \(2, -1\)"),
+    ):
+        with pytest.raises(error, match=rf"{make}: shape must .*{message}"):
+            getattr(device, make)(shape)
+    with pytest.raises(TypeError, match=f"{make}: expected numbers, got an array of dtype object"):
+        getattr(device, make)(3, object)
+    if make != "empty_pinned":
+        with pytest.raises(ao.DeviceMemoryError):
+            getattr(device, make)(26)
+        getattr(device, make)(25)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +59,14 @@ EXPRESSIONS: list[Callable[[Any, Any], Any]] = [
     lambda w, x: np.stack(list(w)),
     lambda w, x: np.zeros_like(w),
     lambda w, x: np.sum(x, where=w > 2),
+    lambda w, x: w.sum(axis=0) + w.mean(),
+    lambda w, x: w.copy(),
+    lambda w, x: w.max() - w.min(axis=1),
+    lambda w, x: w.astype(np.float64),
+    lambda w, x: w.transpose(1, 0).ravel(),
+    lambda w, x: w == 3,
+    lambda w, x: w != x,
+    lambda w, x: np.equal(w, w),
 ]
 
 
@@ -199,3 +209,58 @@ def test_a_stand_in_takes_its_place_and_no_others(device: ao.Backend, w: ao.Para
     finally:
         stand_ins.reset(token)
     assert float(np.sum(w)) == 21
+
+
+def test_it_is_found_by_identity(device: ao.Backend, w: ao.Parameter) -> None:
+    v = ao.Parameter(device.asarray(DATA), name="fc.weight")
+    assert w in [v, w]
+    assert w not in [v]
+    assert [v, w].index(w) == 1
+    assert {w: 1, v: 2}[v] == 2
+    assert len({w, v, w}) == 2
+    assert (w == w, w == v, w != v, w != w) == (True, False, True, False)
+    frozen = ao.Parameter(DATA.copy(), name="frozen")
+    assert frozen not in [w, v]
+
+
+def test_methods_do_not_write(w: ao.Parameter) -> None:
+    copied = w.copy()
+    copied[...] = 0
+    assert float(w.sum()) == 21
+    for name in ("fill", "sort", "put", "resize", "partition"):
+        assert not hasattr(w, name)
+
+
+def test_methods_are_traced() -> None:
+    w = ao.Parameter(DATA.astype(np.float64), name="w")
+    (g,) = ao.value_and_grad(lambda: w.sum() * w.mean() + w.copy()[0, 0], [w])()[1]
+    expected = np.full((2, 3), 3.5 + 21 / 6)
+    expected[0, 0] += 1
+    np.testing.assert_array_equal(g, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("numpy", r"device\.asnumpy\(x\), of a Parameter its \.data"),
+        ("grad", "gradients are returned, not kept: .*value_and_grad"),
+        ("requires_grad", "second argument of value_and_grad"),
+        ("backward", "gradients are returned"),
+        ("detach", "stop_gradient"),
+        ("anything", r"its array is \.data"),
+    ],
+)
+def test_what_it_does_not_have_has_a_hint(w: ao.Parameter, name: str, message: str) -> None:
+    with pytest.raises(
+        AttributeError, match=rf"'fc\.weight' has no attribute '{name}'; .*{message}"
+    ):
+        getattr(w, name)
+
+
+@pytest.mark.parametrize("attempt", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_it_is_neither_copied_nor_pickled(w: ao.Parameter, attempt: Callable[[Any], Any]) -> None:
+    for parameter in (w, ao.Parameter(DATA.copy(), "fc.weight")):
+        with pytest.raises(
+            TypeError, match=r"'fc\.weight' is neither copied.*w\.copy\(\).*asnumpy"
+        ):
+            attempt(parameter)

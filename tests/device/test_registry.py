@@ -162,6 +162,17 @@ def test_an_unknown_name_lists_what_there_is_and_the_closest(install: Install) -
         ao.get_backend("zzz")
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"), [("cuda", "cupy"), ("cuda:0", "cupy"), ("GPU", "cupy"), ("cpu", "numpy")]
+)
+def test_a_name_from_elsewhere_gets_a_hint(install: Install, name: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=rf"called '{name}'; did you mean '{meant}'\?"):
+        ao.get_backend(name)
+    install(plugged=Plugged)
+    with pytest.raises(ValueError, match=rf"called '{name}'\. Installed: plugged"):
+        ao.get_backend(name)
+
+
 def test_an_unknown_name_says_so_when_there_is_none(install: Install) -> None:
     install()
     with pytest.raises(ValueError, match="Installed: none"):

@@ -100,8 +100,7 @@ def transfers(
                 markevery=max(1, len(steps) // 6),
                 label=hop,
             )
-            total, speed = rounded(ledger.bytes(hop), "B"), rounded(ledger.bandwidth(hop), "B/s")
-            entries.append((line, f"{hop}: {total} at {speed}"))
+            entries.append((line, f"{hop}: {_moved(ledger, hop)}"))
         if parameters is not None and show != "bandwidth":
             entries.append(_expected(ax, steps, parameters, show))
         ax.set_ylim(0, 1.08 * _highest(ax) or 1.0)
@@ -111,6 +110,15 @@ def transfers(
         clock = " (simulated)" if ledger.simulated else ""
         frame(ax, f"{_SHOWN[show][0]}{clock if show == 'bandwidth' else ''}", entries=entries)
     return ax
+
+
+def _moved(ledger: Ledger, hop: Hop) -> str:
+    """Return how much moved, and how fast: a clock may not tell, or there may be nothing."""
+    nbytes, speed = ledger.bytes(hop), ledger.bandwidth(hop)
+    if not nbytes:
+        return "nothing"
+    how_fast = f"at {rounded(speed, 'B/s')}" if speed < np.inf else "in no time"
+    return f"{rounded(nbytes, 'B')} {how_fast}"
 
 
 def _values(ledger: Ledger, hop: Hop, show: Show) -> np.ndarray[Any, Any]:

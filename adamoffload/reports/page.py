@@ -62,7 +62,8 @@ def report(
     TypeError
         If an argument is something else.
     ValueError
-        If neither a ledger nor a probe is given, or one that is has recorded no step.
+        If neither a ledger nor a probe is given, or one that is has recorded no step; but a probe
+        of an optimizer whose every step was skipped is left out.
     OSError
         If the file cannot be written.
 
@@ -92,7 +93,8 @@ def report(
     if ledger is None and probe is None:
         raise ValueError("report: pass a ledger, a probe, or both: there is nothing to show")
     for name, recorded in (("ledger", ledger), ("probe", probe)):
-        if recorded is not None and not len(recorded.steps):
+        skipped = ledger is not None and isinstance(recorded, Probe) and recorded.names
+        if recorded is not None and not len(recorded.steps) and not skipped:
             raise ValueError(
                 f"report: the {name} has recorded no step; pass it to AdamOffload(..., "
                 f"{name}={name}) and take one"

@@ -70,6 +70,8 @@ def _about_bytes(ledger: Ledger) -> str:
     elements, count = int(updates["elements"].sum()), len(ledger.steps)
     down, up = ledger.bytes("d2h"), ledger.bytes("h2d")
     if not (down or up or elements):
+        if "apply" not in table["hop"]:
+            return "Nothing crossed the link: each step was skipped, or raised."
         return "Nothing crossed the link: the moments lie on the device, and Adam runs there."
     prediction = (
         f"4 bytes × {elements / count:,.10g} parameters × {count:,} step{'s'[: count != 1]}"
@@ -95,7 +97,7 @@ def _about_time(ledger: Ledger) -> list[str]:
     )
     if share >= _BUSY:
         said += f" {_REMEDY[lane]}"
-    elif step.chunks < 3:
+    elif 0 < step.chunks < 3:
         said += (
             f" With {step.chunks} chunk{'s'[: step.chunks != 1]} a step, the lanes take turns: "
             f"smaller chunks would let them work at the same time."

@@ -1,7 +1,9 @@
 """Saves what was recorded: arrays to ``.npz``, a table to ``.csv``.
 
 Names of parameters may hold any character. They stand in arrays and in quoted fields, never in the
-names of an archive's members.
+names of an archive's members. A cell may begin with ``=``, which spreadsheets take for a formula:
+with a quote before it, every other reader would find a name that no parameter has, and the names
+are chosen by whoever writes the file.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ def save(
             np.savez_compressed(file, **arrays())
     elif name.endswith(".csv"):
         with replacing(name) as file:
-            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            # Half of a surrogate pair, which a name may hold, is no UTF-8.
+            text = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", newline="")
             writer = csv.writer(text)
             writer.writerow(header)
             writer.writerows(rows())

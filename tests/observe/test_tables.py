@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import adamoffload as ao
 from adamoffload.observe.tables import save
 
 NAMES = ["w", 'quote " comma ,', "line\nbreak", "\u65e5\u672c", "../up.npy"]
@@ -50,3 +51,17 @@ def test_a_table_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         save("Ledger", path, dict, ("name",), lambda: [(1 // 0,)])
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["a.csv"]
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [("half a pair \udcff", "half a pair \\udcff"), ("=1+1", "=1+1"), ('a,"b"\nc', 'a,"b"\nc')],
+)
+def test_a_name_of_any_letters_stands_in_a_table(name: str, cell: str, tmp_path: Path) -> None:
+    device = ao.get_backend("numpy")
+    w = ao.Parameter(device.asarray(np.ones(2, np.float32)), name)
+    probe = ao.Probe()
+    ao.AdamOffload([w], probe=probe)([device.asarray(np.ones(2, np.float32))])
+    probe.save(tmp_path / "probe.csv")
+    with (tmp_path / "probe.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["name"] for row in csv.DictReader(file)} == {cell}

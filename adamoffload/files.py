@@ -65,7 +65,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         with _named(shown):
             os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:  # of a write: the disk is full
+            error.filename = shown
         with suppress(OSError):
             os.unlink(temporary)
         raise

@@ -6,7 +6,8 @@ import base64
 import html
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from PIL import Image  # matplotlib depends on it
 
 from adamoffload.arguments import positive_integer
+from adamoffload.files import replacing
 from adamoffload.plots.scene import scene
 from adamoffload.plots.style import STYLE
 from adamoffload.plots.surface import ellipse, reshape
@@ -117,7 +119,7 @@ def save_animation(
     ValueError
         If the path ends otherwise.
     OSError
-        If it cannot be written.
+        If it cannot be written; a file that was there stays as it was.
     """
     frames_per_s = positive_integer("save_animation", "frames_per_s", frames_per_s)
     writers = {".gif": _GifWriter, ".html": PageWriter}
@@ -130,27 +132,45 @@ def save_animation(
         )
 
 
-class _GifWriter(PillowWriter):
-    """Writes smaller files: the frames share a palette, and no dither makes them differ."""
+class _WholeWriter(PillowWriter):
+    """Writes all frames or no file: matplotlib's writes what it has, also after an error."""
 
     _frames: list[Image.Image]  # collected by the parent
 
+    @contextmanager
+    def saving(self, fig: Any, outfile: Any, dpi: Any, *_: Any, **__: Any) -> Iterator[Any]:
+        with mpl.rc_context({"savefig.bbox": None}):  # every frame has the same size
+            self.setup(fig, outfile, dpi)
+            yield self
+        self.finish()
+
+
+class _GifWriter(_WholeWriter):
+    """Writes smaller files: the frames share a palette, and no dither makes them differ."""
+
     def finish(self) -> None:
-        palette = self._frames[-1].quantize(_COLORS, dither=Image.Dither.NONE)
-        self._frames = [
-            frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in self._frames
+        frames = [frame.convert("RGB") for frame in self._frames]  # Matplotlib 3.8 has RGBA
+        palette = frames[-1].quantize(_COLORS, dither=Image.Dither.NONE)
+        first, *others = [
+            frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames
         ]
-        super().finish()
+        with replacing(self.outfile) as file:
+            first.save(
+                file,
+                format="gif",
+                save_all=True,
+                append_images=others,
+                duration=int(1000 / self.fps),
+                loop=0,
+            )
 
 
-class PageWriter(PillowWriter):
+class PageWriter(_WholeWriter):
     """Writes an animation as one HTML file, for ``animation.save(path, PageWriter(fps=12))``.
 
     Matplotlib's own page asks another site for its buttons; this one asks for nothing. A frame is
     kept as what differs from the first one, above which it is shown.
     """
-
-    _frames: list[Image.Image]
 
     def finish(self) -> None:
         """Write the page."""
@@ -166,7 +186,8 @@ class PageWriter(PillowWriter):
             frames=json.dumps(encoded),
             interval_ms=round(1000 / self.fps),
         )
-        Path(self.outfile).write_text(page, encoding="utf-8")
+        with replacing(self.outfile) as file:
+            file.write(page.encode())
 
 
 def _png(picture: Image.Image) -> str:

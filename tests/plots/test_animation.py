@@ -111,3 +111,16 @@ def test_an_animation_is_written_to_gif_or_html_only(tmp_path: Path) -> None:
     animation._draw_was_started = True  # type: ignore[attr-defined]  # or it warns
     with pytest.raises(ValueError, match=r"must end in \.gif or \.html, got 'x\.mp4'"):
         plots.save_animation(animation, "x.mp4")
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.html"])
+def test_an_animation_that_is_interrupted_leaves_no_file(name: str, tmp_path: Path) -> None:
+    def show(frame: int) -> list[Any]:
+        if frame == 2:
+            raise KeyboardInterrupt
+        return []
+
+    animation = FuncAnimation(Figure(figsize=(1, 1)), show, frames=[0, 1, 2])
+    with pytest.raises(KeyboardInterrupt):
+        plots.save_animation(animation, tmp_path / name)
+    assert not [*tmp_path.iterdir()]

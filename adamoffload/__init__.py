@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from adamoffload.playground import surfaces
     from adamoffload.reports.page import report
 
+    __version__: str
+
 __all__ = [
     "HOPS",
     "Adam",
@@ -144,6 +146,8 @@ if not TYPE_CHECKING:  # or a type checker would take any name for one of ours
 
     def __getattr__(name: str) -> Any:
         """Import on first use what ``import adamoffload`` need not wait for (PEP 562)."""
+        if name == "__version__":
+            return import_module("importlib.metadata").version("adamoffload")
         if name in _MODULES_ON_FIRST_USE:
             return import_module(_MODULES_ON_FIRST_USE[name])
         for module, names in _ON_FIRST_USE.items():
@@ -156,4 +160,4 @@ if not TYPE_CHECKING:  # or a type checker would take any name for one of ours
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+import adamoffload as ao
 from adamoffload.cli import lab, measuring, training, trajectory
 from adamoffload.cli.text import UsageError
 
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="adamoffload",
         description="Optimizer offload that one can run, measure and see.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {ao.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in (training, trajectory, measuring, lab):
         module.add(commands)

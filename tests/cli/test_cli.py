@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+import adamoffload as ao
 from adamoffload.cli import main
 
 
@@ -66,3 +68,11 @@ def test_mistake_is_one_line_and_exit_code_2(
     assert code == 2
     assert message in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"adamoffload {version('adamoffload')}\n"
+    assert ao.__version__ == version("adamoffload")

@@ -1,19 +1,19 @@
 """The command line: ``adamoffload`` or ``python -m adamoffload``.
 
 Each command is a function that takes the parsed arguments and returns the exit code. What it needs
-is imported when it runs. A mistake of the user's is one line on standard error and exit code 2.
+is imported when it runs. A mistake of the user's, or a result that cannot be written, is one line
+on standard error and exit code 2.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 import adamoffload as ao
-from adamoffload.cli import lab, measuring, training, trajectory
+from adamoffload.cli import lab, measuring, streams, training, trajectory
 from adamoffload.cli.text import UsageError
 
 __all__ = ["main"]
@@ -25,12 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        The arguments after the program's name; those of the process if left out.
+        The arguments after the program's name. If left out, this is the program: it takes those of
+        the process, and its standard streams.
 
     Returns
     -------
     int
-        The exit code: 0 for success, 1 for a run that failed, 2 for a wrong argument.
+        The exit code: 0 for success, 1 for a run that failed, 2 for a wrong argument or a result
+        that cannot be written.
 
     Examples
     --------
@@ -40,18 +42,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     sim       available
     0
     """
-    arguments = _parser().parse_args(argv)
+    if argv is None:
+        streams.secure()
     try:
-        return int(arguments.run(arguments))
+        try:
+            arguments = _parser().parse_args(argv)
+            return int(arguments.run(arguments))
+        finally:
+            print(end="", flush=True)  # here, where a full disk can be told
     except UsageError as error:
         print(f"adamoffload: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except MemoryError as error:
+        print(f"adamoffload: error: not enough memory: {error}", file=sys.stderr)
+        return 2
 
 
 class _Parser(argparse.ArgumentParser):

@@ -7,15 +7,16 @@ What is reported are medians, quartiles, and ratios of medians within that one r
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import random
+import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +24,10 @@ from pathlib import Path
 import numpy as np
 
 from adamoffload.cli.peers import peers
+from adamoffload.cli.results import prepare, save_figure, save_json, writing
+from adamoffload.cli.text import UsageError
 from adamoffload.engine.team import available_cores
+from adamoffload.reports.summary import scaled
 
 __all__ = ["CORE", "Result", "measure", "run"]
 
@@ -69,18 +73,31 @@ class Result:
 
 
 def run(sizes: Sequence[int], rounds: int, output: Path) -> int:
-    """Measure, print a table for each size, and write JSON and a picture; return 0."""
-    output.mkdir(parents=True, exist_ok=True)
+    """Measure, print a table for each size, and write JSON and a picture; return 0.
+
+    Raises
+    ------
+    UsageError
+        If this machine cannot hold a size, or a result cannot be written.
+    """
+    for size in sizes:
+        _check_fits(size)
+    numbers, picture = output / "bench.json", output / "bench.png"
+    prepare(output, numbers, picture)
     machine = _machine()
     print("\n".join(f"{key:<10}{value}" for key, value in machine.items()))
     results = []
     for size in sizes:
-        results += measure(size, rounds, print)
+        measured = measure(size, rounds, print)
+        if measured[0].missing:
+            raise UsageError(f"--sizes {size:g}: no memory floor, {measured[0].missing}")
+        results += measured
         _print_table([result for result in results if result.size == size])
     document = {"machine": machine, "rounds": rounds, "results": [asdict(r) for r in results]}
-    (output / "bench.json").write_text(json.dumps(document, indent=1) + "\n")
-    _draw(results, machine, output / "bench.png")
-    print(f"\nNumbers: {output / 'bench.json'}\nPicture: {output / 'bench.png'}")
+    with writing(output):
+        save_json(document, numbers)
+        _draw(results, machine, picture)
+    print(f"\nNumbers: {numbers}\nPicture: {picture}")
     return 0
 
 
@@ -101,53 +118,71 @@ def measure(size: int, rounds: int, tell: Callable[[str], object]) -> list[Resul
     list of Result
         In the order of `peers`.
     """
-    names = [n for n in peers() if size < LARGE or n.startswith(CORE)]
+    names = _names(size)
     tell(f"\n{size:,} parameters: starting {len(names)} peers")
-    running: dict[str, _Process] = {}
-    missing: dict[str, str] = {}
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    processes: list[_Process] = []
     try:
-        for name in names:
-            process = _Process(name, size)
-            if process.missing:
-                missing[name] = process.missing
-            else:
-                running[name] = process
-        order, shuffle = list(running), random.Random(0).shuffle
+        processes += (_Process(name, size) for name in names)
+        shuffle = random.Random(0).shuffle
         for turn in range(-3, rounds):
-            shuffle(order)
-            for name in order:
+            running = [process for process in processes if not process.missing]
+            shuffle(running)
+            for process in running:
                 time.sleep(PAUSE_S)
-                taken_s = running[name].step()
-                if turn >= 0:
-                    seconds[name].append(taken_s)
+                process.step(counts=turn >= 0)
     finally:
-        for process in running.values():
+        for process in processes:
             process.stop()
-    return [Result(name, size, seconds[name], missing.get(name, "")) for name in names]
+    return [Result(p.name, size, [] if p.missing else p.seconds, p.missing) for p in processes]
+
+
+def _names(size: int) -> list[str]:
+    """Return who is measured at a size."""
+    return [n for n in peers() if size < LARGE or n.startswith(CORE)]
+
+
+def _check_fits(size: int) -> None:
+    """Refuse what would bring the machine down: each peer holds four arrays at least."""
+    if not hasattr(os, "sysconf"):  # on Windows a peer that is too large ends, and says so
+        return
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    count = len(_names(size))
+    if 4 * 4 * size * count > memory_bytes:
+        raise UsageError(
+            f"--sizes {size:g}: {count} peers, at 16 bytes a parameter, do not fit into the "
+            f"{scaled(memory_bytes, 'B')} of this machine"
+        )
 
 
 class _Process:
     """A peer in its own process."""
 
     def __init__(self, name: str, size: int) -> None:
+        self.name = name
+        self.seconds: list[float] = []
         self._process = subprocess.Popen(
             [sys.executable, "-m", "adamoffload.cli.peers", name, str(size)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
         )
         self.missing = ""
         if self._read() != "ready":
-            _, errors = self._process.communicate()
-            self.missing = (errors.strip().splitlines() or ["it ended without a word"])[-1]
+            self._explain()
 
-    def step(self) -> float:
+    def step(self, *, counts: bool) -> None:
+        """Let it take its turn; if it has ended instead, `missing` says why."""
         assert self._process.stdin is not None
-        self._process.stdin.write("step\n")
-        self._process.stdin.flush()
-        return float(self._read())
+        with suppress(BrokenPipeError):
+            self._process.stdin.write("step\n")
+            self._process.stdin.flush()
+        answer = self._read()
+        if not answer:
+            self._explain()
+        elif counts:
+            self.seconds.append(float(answer))
 
     def stop(self) -> None:
         self._process.communicate()
@@ -156,12 +191,18 @@ class _Process:
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
+    def _explain(self) -> None:
+        _, errors = self._process.communicate()
+        code = self._process.returncode
+        ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        self.missing = (errors.strip().splitlines() or [ended])[-1]
+
 
 def _machine() -> dict[str, str]:
     """Describe what the figures were measured on."""
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
         model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), model)
     libraries = ["adamoffload", "numpy", "numba", "torch", "deepspeed", "jax", "optax"]
     return {
@@ -280,4 +321,4 @@ def _draw(results: Sequence[Result], machine: dict[str, str], path: Path) -> Non
             axes[0].plot([], [], "o", color=shade, markersize=8, label=label)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         figure.suptitle(f"One step of Adam: {machine['processor'].strip()}, {machine['date']}")
-        figure.savefig(path)
+        save_figure(figure, path)

@@ -8,7 +8,6 @@ happened.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,15 +20,15 @@ import numpy as np
 import adamoffload as ao
 from adamoffload.autodiff.data import Digits, batches, load_digits
 from adamoffload.autodiff.functions import softmax_cross_entropy
+from adamoffload.cli.results import prepare, save_figure, save_json, writing
+from adamoffload.cli.text import UsageError
 from adamoffload.offload.pipeline import RING
 
 __all__ = [
     "BATCH",
     "CHUNK_BYTES",
     "LEARNING_RATE",
-    "SettingError",
     "loss_and_gradients",
-    "make_folder",
     "new_device",
     "new_parameters",
     "run",
@@ -44,10 +43,6 @@ TARGET_ACCURACY = 0.97
 
 _Failure = tuple[str, int, int]
 """A refused allocation: what it was for, its bytes, and the bytes in use before."""
-
-
-class SettingError(ValueError):
-    """A setting with which the demo cannot run; the message is for the user."""
 
 
 def run(output: Path, epochs: int, seed: int, backend: str, memory_bytes: int) -> int:
@@ -66,10 +61,12 @@ def run(output: Path, epochs: int, seed: int, backend: str, memory_bytes: int) -
 
     Raises
     ------
-    SettingError
-        If a setting is wrong: an unknown backend, too little memory, a folder that can't be made.
+    UsageError
+        If a setting is wrong: an unknown backend, too little memory, a folder that can't be made;
+        or if a result cannot be written.
     """
-    make_folder(output)
+    picture, numbers = output / "demo.png", output / "demo.json"
+    prepare(output, picture, numbers)
     device = new_device(backend, memory_bytes=memory_bytes)
     digits = load_digits()
     size = sum(size for _, size in _shapes())
@@ -85,19 +82,11 @@ def run(output: Path, epochs: int, seed: int, backend: str, memory_bytes: int) -
         )
     except ao.DeviceMemoryError as error:
         raise too_little(error, memory_bytes) from None
-    picture = output / "demo.png"
-    _draw(result, memory_bytes, picture)
-    (output / "demo.json").write_text(json.dumps(_summary(result, memory_bytes), indent=2) + "\n")
-    print(f"\nPicture: {picture}\nNumbers: {output / 'demo.json'}")
+    with writing(output):
+        _draw(result, memory_bytes, picture)
+        save_json(_summary(result, memory_bytes), numbers)
+    print(f"\nPicture: {picture}\nNumbers: {numbers}")
     return 0 if as_predicted and result.bytes_as_predicted else 1
-
-
-def make_folder(output: Path) -> None:
-    """Make the folder for results, or say which setting was wrong."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingError(f"--output {output}: {error.strerror}") from None
 
 
 def new_device(backend: str, **options: Any) -> ao.Backend:
@@ -105,12 +94,12 @@ def new_device(backend: str, **options: Any) -> ao.Backend:
     try:
         return ao.get_backend(backend, **options)
     except (ImportError, RuntimeError, TypeError, ValueError) as error:
-        raise SettingError(f"--backend {backend}: {error}") from None
+        raise UsageError(f"--backend {backend}: {error}") from None
 
 
-def too_little(error: ao.DeviceMemoryError, memory_bytes: int) -> SettingError:
+def too_little(error: ao.DeviceMemoryError, memory_bytes: int) -> UsageError:
     """Return what to say when training itself does not fit on the device."""
-    return SettingError(
+    return UsageError(
         f"--memory {memory_bytes}: too little, even with Adam on the host: "
         f"{error.requested_bytes:,} bytes were requested with {error.used_bytes:,} in use. "
         f"Try 4M"
@@ -418,4 +407,4 @@ def _draw(result: _Result, memory_bytes: int, path: Path) -> None:
             f"the moments stay on the host",
             fontsize=15,
         )
-        figure.savefig(path)
+        save_figure(figure, path)

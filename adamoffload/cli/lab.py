@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +80,5 @@ def _check_lab(arguments: argparse.Namespace) -> int:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise UsageError(error) from None
-    print(json.dumps(score.as_dict(), indent=2) if arguments.json else _encodable(str(score)))
+    print(json.dumps(score.as_dict(), indent=2) if arguments.json else score)
     return 0 if score.score == score.points else 1
-
-
-def _encodable(text: str) -> str:
-    """Return text with escapes for what a terminal's encoding does not have."""
-    encoding = sys.stdout.encoding or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)

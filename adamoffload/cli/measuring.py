@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     )
     bench.add_argument(
         "--rounds",
-        type=positive,
+        type=positive(1_000_000),
         default=21,
         metavar="N",
         help="turns of each peer that count (default: %(default)s)",

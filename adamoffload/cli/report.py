@@ -17,17 +17,17 @@ from adamoffload.cli.demo import (
     BATCH,
     CHUNK_BYTES,
     LEARNING_RATE,
-    SettingError,
     loss_and_gradients,
-    make_folder,
     new_device,
     new_parameters,
     too_little,
 )
+from adamoffload.cli.results import prepare, writing
 from adamoffload.reports.sentences import sentences
 
 __all__ = ["run"]
 
+_FILES = ("report.html", "trace.json", "ledger.npz", "probe.npz", "ledger.csv", "probe.csv")
 SAMPLES = 60
 """How often the probe samples, at most: more would not be seen in a figure."""
 
@@ -52,10 +52,10 @@ def run(
 
     Raises
     ------
-    SettingError
-        If a setting is wrong.
+    UsageError
+        If a setting is wrong, or a result cannot be written.
     """
-    make_folder(output)
+    prepare(output, *(output / name for name in _FILES))
     options = {} if link is None else {"link": link}
     device = new_device(backend, memory_bytes=memory_bytes, **options)
     try:
@@ -63,7 +63,7 @@ def run(
     except ao.DeviceMemoryError as error:
         raise too_little(error, memory_bytes) from None
     where = f"{backend}, {link}" if link else backend
-    try:
+    with writing(output):
         ao.report(
             output / "report.html",
             ledger,
@@ -75,8 +75,6 @@ def run(
         for suffix in (".npz", ".csv"):
             ledger.save(output / f"ledger{suffix}")
             probe.save(output / f"probe{suffix}")
-    except OSError as error:
-        raise SettingError(f"--output {output}: {error.filename}: {error.strerror}") from None
     for sentence in sentences(ledger, probe):
         print(f"- {sentence}")
     print(

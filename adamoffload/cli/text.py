@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -30,24 +31,32 @@ def natural(text: str) -> int:
     return value
 
 
-def positive(text: str) -> int:
-    """Read a whole number of at least 1."""
-    value = whole(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return value
+def positive(most: int) -> Callable[[str], int]:
+    """Return what reads a whole number from 1 to `most`: what no machine could hold is refused."""
+
+    def read(text: str) -> int:
+        value = whole(text)
+        if value < 1:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"expected at most {most:,}, got {text!r}")
+        return value
+
+    return read
 
 
 def size(text: str) -> int:
-    """Read a number of bytes, with K, M or G for powers of 1024."""
+    """Read a number of bytes, with K, M or G for powers of 1024; a million G at most."""
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
     digits, unit = (
         (text[:-1], units[text[-1:].upper()]) if text[-1:].upper() in units else (text, 1)
     )
-    if not digits.isascii() or not digits.isdigit() or int(digits) == 0:
+    if not re.fullmatch("0*[1-9][0-9]*", digits):
         raise argparse.ArgumentTypeError(
             f"expected bytes, such as 4194304, 4096K or 4M, got {text!r}"
         )
+    if len(digits) > 16 or int(digits) * unit > 1 << 50:
+        raise argparse.ArgumentTypeError(f"expected at most 1048576G, got {text!r}")
     return int(digits) * unit
 
 

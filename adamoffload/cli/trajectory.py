@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from adamoffload.cli.results import prepare, save_figure, writing
 from adamoffload.cli.text import UsageError, checked, natural, positive, real
-from adamoffload.files import check_writable
 
 __all__ = ["add"]
 
@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
     )
     command.add_argument(
         "--steps",
-        type=positive,
+        type=positive(1_000_000),
         default=200,
         metavar="N",
         help="how many (default: %(default)s)",
@@ -93,12 +93,16 @@ def _trajectory(arguments: argparse.Namespace) -> int:
 
     from adamoffload import playground, plots
     from adamoffload.observe.live import Live
+    from adamoffload.plots.surface import MOST
 
     mpl.use("agg")  # no window, wherever this runs
     output = arguments.output
+    if len(arguments.compare) > MOST:
+        raise UsageError(
+            f"--compare: at most {MOST} paths can be told apart, got {len(arguments.compare)}"
+        )
+    prepare(output, output)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        check_writable(output)
         trajectories = playground.run(
             arguments.function,
             arguments.compare,
@@ -109,14 +113,12 @@ def _trajectory(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             backend=arguments.backend,
         )
-    except OSError as error:
-        raise UsageError(f"--output {output}: {error.strerror}") from None
     except (ImportError, RuntimeError, ValueError) as error:
         raise UsageError(error) from None
     print(f"{'optimizer':<36} loss above the minimum, after {arguments.steps} steps")
     for one in trajectories:
         print(f"{one.contestant.label:<36} {one.outcome}")
-    try:
+    with writing(output):
         if output.suffix in _ANIMATED:
             animation = plots.animate_trajectory(trajectories, panels=arguments.panels)
             with Live() as live:
@@ -124,9 +126,7 @@ def _trajectory(arguments: argparse.Namespace) -> int:
                     animation, output, progress=lambda i, n: live.update(frame=f"{i + 1}/{n}")
                 )
         else:
-            plots.playground(trajectories, panels=arguments.panels).savefig(output)
-    except OSError as error:
-        raise UsageError(f"--output {output}: {error.strerror}") from None
+            save_figure(plots.playground(trajectories, panels=arguments.panels), output)
     print(f"Picture: {output}")
     return 0
 

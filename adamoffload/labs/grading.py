@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adamoffload.files import replacing
 from adamoffload.labs.source import refuse
 from adamoffload.labs.student import Cheating, Mistake, Student
 
@@ -224,9 +224,16 @@ def start(number: int, directory: Path) -> tuple[Path, ...]:
                 f"{directory / name} exists already; it was not overwritten. Choose another "
                 f"folder, or move it away to begin again"
             )
-    for name, source in given.items():
-        shutil.copyfile(source, directory / name)
-    return tuple(directory / name for name in given)
+    files = tuple(directory / name for name in given)
+    try:
+        for file, source in zip(files, given.values(), strict=True):
+            with replacing(file) as copy:
+                copy.write(source.read_bytes())
+    except OSError:
+        for file in files:  # none of them was there: one alone would be in the way of the next try
+            file.unlink(missing_ok=True)
+        raise
+    return files
 
 
 def check(number: int, path: Path) -> Score:

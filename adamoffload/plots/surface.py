@@ -220,9 +220,13 @@ def notes(trajectories: Sequence[Trajectory], ellipses: Sequence[int] | None) ->
     return stated
 
 
+MOST = len(LINES) * len(MARKERS)
+"""How many paths can be told apart."""
+
+
 def looks() -> Iterator[dict[str, Any]]:
     """Yield colours and markers; after 7 contestants, their pairings are new ones."""
-    for i in range(len(LINES) * len(MARKERS)):
+    for i in range(MOST):
         yield {
             "color": LINES[i % len(LINES)],
             "marker": MARKERS[(i + i // len(LINES)) % len(MARKERS)],
@@ -262,6 +266,10 @@ def common(trajectories: Sequence[Trajectory]) -> Surface:
         instance("trajectory", "each of trajectories", one, Trajectory)
     if not trajectories:
         raise ValueError("trajectory: expected at least one trajectory; see playground.run")
+    if len(trajectories) > MOST:
+        raise ValueError(
+            f"trajectory: at most {MOST} paths can be told apart, got {len(trajectories)}"
+        )
     surfaces = {one.surface.name: one.surface for one in trajectories}
     if len(surfaces) > 1:
         raise ValueError(

@@ -103,7 +103,9 @@ def test_what_a_terminal_cannot_show_is_escaped(
     monkeypatch.setenv("PYTHONIOENCODING", encoding)
     terminal = io.TextIOWrapper(io.BytesIO(), encoding)
     monkeypatch.setattr(sys, "stdout", terminal)
-    assert main(["lab", "check", "1", str(tmp_path)]) == 1
+    monkeypatch.setattr(sys, "stderr", sys.stderr)  # put back, since `main` replaces it
+    monkeypatch.setattr(sys, "argv", ["adamoffload", "lab", "check", "1", str(tmp_path)])
+    assert main() == 1
     terminal.seek(0)
     shown = terminal.read()
     assert {"ascii": "\\u03b1", "utf-8": "\u03b1"}[encoding] in shown

@@ -86,3 +86,9 @@ def test_wrong_trajectories(pair: tuple[Trajectory, ...]) -> None:
         plots.trajectory([*pair, *other])
     with pytest.raises(ValueError, match="steps are counted from 1, ellipses has 0"):
         plots.trajectory(pair, ellipses=(0, 3))
+
+
+def test_more_paths_than_can_be_told_apart_are_refused(pair: tuple[Trajectory, ...]) -> None:
+    for draw in (plots.trajectory, plots.playground):
+        with pytest.raises(ValueError, match="at most 49 paths can be told apart, got 50"):
+            draw(pair * 25)

@@ -45,4 +45,4 @@ class InThisProcess(Student):
 
 
 def quick_lab(number: int) -> Any:
-    return replace(lab(number), limit_s=1.5)
+    return replace(lab(number), limit_s=5.0)  # a busy machine takes seconds to import NumPy

@@ -33,8 +33,9 @@ plt.rcParams.update(ao.plots.STYLE)
 class HoldUp(ao.LearningRateSchedule):
     """A rate of 0.1; the first to ask waits for the other, not for ever."""
 
-    def __init__(self):
+    def __init__(self, patience_s):
         super().__init__()
+        self.patience_s = patience_s
         self.asked = []
         self.in_the_middle = threading.Event()
         self.other_is_done = threading.Event()
@@ -43,7 +44,7 @@ class HoldUp(ao.LearningRateSchedule):
         self.asked.append((threading.current_thread().name, step))
         if len(self.asked) == 1:
             self.in_the_middle.set()
-            self.other_is_done.wait(timeout=0.5)
+            self.other_is_done.wait(self.patience_s)
         return 0.1
 
 
@@ -57,7 +58,7 @@ def on_device(value):
 def race(use_locking):
     """Let two threads make a step each, and print what comes of it."""
     w = ao.Parameter(on_device(0.0), name="w")
-    schedule = HoldUp()
+    schedule = HoldUp(patience_s=0.5 if use_locking else 60)  # without a lock, the other comes
     optimizer = ao.AdamOffload([w], schedule, use_locking=use_locking)
 
     def slow():

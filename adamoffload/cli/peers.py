@@ -23,7 +23,7 @@ import numpy as np
 import adamoffload as ao
 from adamoffload.engine.kernel import kernel_type
 from adamoffload.engine.program import trace
-from adamoffload.engine.team import Team, available_cores
+from adamoffload.engine.team import Workers, available_cores
 from adamoffload.rules.adam import adam, step_size
 
 __all__ = ["Peer", "make", "peers"]
@@ -101,10 +101,10 @@ def _floor(size: int) -> Peer:
 
 def _in_place(kernel: Any, size: int, threads: int) -> Peer:
     g, m, v = _arrays(size)
-    original, team = g.copy(), Team(threads)
+    original, team = g.copy(), Workers(threads)
 
     def step() -> None:
-        team.run(kernel, (g, m, v), [(0, size, kernel.program.bind(_SCALARS))])
+        team.update(kernel, (g, m, v), [(0, size, kernel.program.bind(_SCALARS))])
 
     return partial(np.copyto, g, original), step
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import math
+import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,9 @@ import numba
 import numpy as np
 
 from adamoffload.engine.program import Instruction, Program, Register
-from adamoffload.engine.sums import Rows, Sums
 from adamoffload.files import replacing
 
-__all__ = ["NumbaKernel", "source", "summing_source"]
+__all__ = ["NumbaKernel", "source"]
 
 # What gives the bits of NumPy. Of a logarithm, say, there are as many versions as libraries.
 _EXPRESSIONS: dict[np.ufunc, str] = {
@@ -89,31 +88,12 @@ class NumbaKernel:
         """Run the loop over one block of the arrays, in place."""
         self._loop(*arrays, *[np.float32(values[i]) for i in self._arguments])
 
-    def summed(
-        self,
-        arrays: Sequence[Any],
-        values: Sequence[Any],
-        _: None,
-        smallest: np.float32,
-        rows: Rows,
-    ) -> Sums:
-        """Run the loop and sum up (`adamoffload.engine.sums`), a few thousand elements at a time.
-
-        Before and after they are updated, these are in the processor's nearest cache.
-        """
-        totals, nonfinite = np.empty((7, rows.count)), np.empty(rows.count, np.int64)
-        scalars = [np.float32(values[i]) for i in self._arguments]
-        self._summing_loop(*arrays, *scalars, smallest, rows.cuts, totals, nonfinite)
-        finite = math.isfinite(totals.sum())
-        found = [] if finite else nonfinite[nonfinite >= 0].tolist()
-        return Sums(lambda: totals, finite, found, totals.nbytes)
-
-    @cached_property
-    def _summing_loop(self) -> Callable[..., Any]:
-        array, scalar = numba.float32[::1], numba.float32
-        types = [array] * 3 + [scalar] * (len(self._arguments) + 1)
-        cuts, totals = numba.int64[::1], numba.float64[:, ::1]
-        return _compiled(summing_source(self.program), numba.void(*types, cuts, totals, cuts))
+    def sums(self, x: Any, begins: Any, smallest: Any = None) -> Any:
+        """Sum up each row of an array, as `adamoffload.engine.sums.row_sums` does."""
+        sums = np.empty((4, len(begins)))
+        limits = np.full(len(begins), -1, np.float32) if smallest is None else smallest
+        _sums_loop()(x, begins, limits, sums)
+        return sums
 
 
 def source(program: Program) -> str:
@@ -177,84 +157,47 @@ def _statement(line: Instruction, registers: Sequence[Register]) -> str:
     return f"r{line.result} = {_EXPRESSIONS[line.ufunc].format(*operands)}"
 
 
-_SUMMING = """\
-import numpy as np
-from numba import njit
-
-@njit(error_model="numpy", boundscheck=False)
-{update}
-
-@njit(fastmath={{"reassoc"}}, boundscheck=False)
-def square(x):
-    total = np.float32(0)
-    for i in range(x.size):
-        total += x[i] * x[i]
-    return total
-
-@njit(fastmath={{"reassoc"}}, boundscheck=False)
-def several(m, v, delta, smallest):
-    mm = vv = dd = once = np.float32(0)
-    small = np.int32(0)
-    for i in range(m.size):
-        mm += m[i] * m[i]
-        vv += v[i] * v[i]
-        dd += delta[i] * delta[i]
-        once += v[i]
-        small += np.int32(v[i] < smallest)
-    return mm, vv, dd, once, small
-
-def loop({arguments}, smallest, cuts, totals, nonfinite):
-    for row in range(cuts.size - 1):
-        gg = mm = vv = dd = once = 0.0
-        small = infinite = 0
-        nonfinite[row] = -1
-        for start in range(cuts[row], cuts[row + 1], 4096):
-            stop = min(start + 4096, cuts[row + 1])
-            a, b, c = g[start:stop], m[start:stop], v[start:stop]
-            part = square(a)
-            if 1e-27 < part < np.inf:
-                gg += part
+def loop(x: Any, begins: Any, smallest: Any, sums: Any) -> None:
+    """Sum up rows, some thousand elements at a time: so many float32 adds up to some 1e-6."""
+    for row in range(begins.size):
+        stop = x.size if row + 1 == begins.size else begins[row + 1]
+        sums[:, row] = 0
+        for start in range(begins[row], stop, 4096):
+            part = x[start : min(start + 4096, stop)]
+            squares = np.float32(0)
+            for i in range(part.size):
+                squares += part[i] * part[i]
+            sound = 1e-27 < squares < np.inf  # else they have overflowed, or lost digits
+            if sound:
+                sums[0, row] += squares
             else:
-                for i in range(a.size):
-                    gg += np.float64(a[i]) ** 2
-                    if nonfinite[row] < 0 and not np.isfinite(a[i]):
-                        nonfinite[row] = start + i
-            update({call})
-            parts = several(b, c, a, smallest)
-            small += parts[4]
-            if 1e-27 < min(parts[:4]) and max(parts[:4]) < np.inf:
-                mm += parts[0]
-                vv += parts[1]
-                dd += parts[2]
-                once += parts[3]
-            else:
-                for i in range(a.size):
-                    mm += np.float64(b[i]) ** 2
-                    vv += np.float64(c[i]) ** 2
-                    dd += np.float64(a[i]) ** 2
-                    once += c[i]
-                    infinite += c[i] == np.inf
-        totals[0, row], totals[1, row], totals[2, row], totals[3, row] = gg, mm, vv, dd
-        totals[4, row], totals[5, row], totals[6, row] = once, small, infinite"""
+                for i in range(part.size):
+                    sums[0, row] += np.float64(part[i]) ** 2
+            if smallest[row] >= 0:
+                total, few = np.float32(0), np.int32(0)
+                for i in range(part.size):
+                    total += part[i]
+                    few += np.int32(part[i] < smallest[row])
+                sums[2, row] += few
+                if sound:
+                    sums[1, row] += total
+                else:
+                    for i in range(part.size):
+                        sums[1, row] += part[i]
+                        sums[3, row] += part[i] == np.inf
 
 
-def summing_source(program: Program) -> str:
-    """Return a loop that sums up while it runs the program, as Python source.
-
-    The program's own loop stays as it is, to the bit. In the sums the order of addition does not
-    matter, so that the compiler may choose it; float32 is twice as fast as float64 and does for
-    4096 elements, unless it overflows or underflows.
-    """
-    scalars = [f"s{i}" for i in _arguments(program)]
-    return _SUMMING.format(
-        update=source(program).partition("\n\n")[2].replace("def loop", "def update"),
-        arguments=", ".join(["g", "m", "v", *scalars]),
-        call=", ".join(["a", "b", "c", *scalars]),
-    )
+@cache
+def _sums_loop() -> Callable[..., Any]:
+    array, begins = numba.float32[::1], numba.intp[::1]
+    signature = numba.void(array, begins, array, numba.float64[:, ::1])
+    head = "from __future__ import annotations\nimport numpy as np\n\n"
+    text = head + inspect.getsource(loop)
+    return _compiled(text, signature, fastmath={"reassoc"})  # the order of addition is free
 
 
-def _compiled(text: str, signature: Any) -> Callable[..., Any]:
-    options: Any = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+def _compiled(text: str, signature: Any, **more: Any) -> Callable[..., Any]:
+    options: Any = {"nogil": True, "error_model": "numpy", "boundscheck": False, **more}
     try:
         function, cached = _from_cache_folder(text), True
     except OSError:  # a home that cannot be written to: compile in every process

@@ -12,7 +12,7 @@ import numpy as np
 
 from adamoffload.arguments import choice
 from adamoffload.engine.program import Program
-from adamoffload.engine.sums import Rows, Sums, summed
+from adamoffload.engine.sums import row_sums
 
 __all__ = ["ENGINES", "Flat", "Kernel", "NumpyKernel", "Span", "kernel_type"]
 
@@ -45,22 +45,26 @@ class Kernel(Protocol):
         """Allocate what one thread needs."""
 
     def __call__(self, arrays: Sequence[Flat], values: Sequence[Any], scratch: Any, /) -> None:
-        """Run the program on one block of the arrays, in place."""
+        """Run the program on one block of its arrays, in place.
 
-    def summed(
-        self,
-        arrays: Sequence[Flat],
-        values: Sequence[Any],
-        scratch: Any,
-        smallest: np.float32,
-        rows: Rows,
-        /,
-    ) -> Sums:
-        """Run the program on arrays of any size, in place, and sum up; see `Sums`."""
+        Parameters
+        ----------
+        arrays : sequence of ndarray, shape (n,), float32
+            As many as the program has.
+        values : sequence
+            What `Program.bind` returned.
+        scratch : object
+            The calling thread's.
+        """
+
+    def sums(self, x: Flat, begins: Any, smallest: Flat | None = None, /) -> Any:
+        """Sum up each row of an array, as `adamoffload.engine.sums.row_sums` does."""
 
 
 class NumpyKernel:
     """Calls a program's ufuncs on a block, one after the other.
+
+    The arrays may be a device's as well: whatever has ufuncs with ``out=``.
 
     Parameters
     ----------
@@ -85,12 +89,12 @@ class NumpyKernel:
         self._scratch = [i for i, kind in enumerate(kinds) if kind == "scratch"]
         self._body = [(line.ufunc, line.operands, line.result) for line in program.body]
 
-    def scratch(self) -> list[np.ndarray[Any, Any]]:
-        """Allocate the scratch buffers of one thread."""
+    def scratch(self, empty: Callable[[int, Any], Any] = np.empty) -> list[Any]:
+        """Allocate the scratch buffers of one thread; `empty` takes a size and a dtype."""
         registers = self.program.registers
-        return [np.empty(self.block_size, registers[i].dtype) for i in self._scratch]
+        return [empty(self.block_size, registers[i].dtype) for i in self._scratch]
 
-    def __call__(self, arrays: Sequence[Flat], values: Sequence[Any], scratch: Any) -> None:
+    def __call__(self, arrays: Sequence[Any], values: Sequence[Any], scratch: Any) -> None:
         """Run the program on one block of the arrays, in place."""
         registers = list(values)
         for i, array in zip(self._arrays, arrays, strict=True):
@@ -101,23 +105,9 @@ class NumpyKernel:
         for ufunc, operands, result in self._body:
             ufunc(*[registers[i] for i in operands], out=registers[result])
 
-    def summed(
-        self,
-        arrays: Sequence[Flat],
-        values: Sequence[Any],
-        scratch: Any,
-        smallest: np.float32,
-        rows: Rows,
-    ) -> Sums:
-        """Run the program on arrays of any size, in place, and sum up; see `Sums`."""
-        g, m, v = arrays
-
-        def run() -> None:
-            for begin in range(0, g.size, self.block_size):
-                block = slice(begin, begin + self.block_size)
-                self([array[block] for array in arrays], values, scratch)
-
-        return summed(run, g, m, v, smallest, rows)
+    def sums(self, x: Flat, begins: Any, smallest: Flat | None = None) -> Any:
+        """Sum up each row of an array: `row_sums`."""
+        return row_sums(x, begins, smallest)
 
 
 def kernel_type(owner: str, engine: object) -> Callable[[Program], Kernel]:

@@ -1,8 +1,8 @@
-"""Runs a program over flat arrays: in blocks that fit the cache, on all cores.
+"""Threads that share work: the blocks of an update, on all cores.
 
-A `Team` of threads shares the blocks; NumPy gives up the interpreter lock inside every ufunc on
-more than a few hundred elements, so they run at the same time. The result does not depend on the
-blocks or the threads: every element is computed by itself.
+NumPy gives up the interpreter lock inside every ufunc on more than a few hundred elements, and so
+do compiled loops, so blocks are computed at the same time. The result does not depend on the blocks
+or the threads: every element is computed by itself.
 """
 
 from __future__ import annotations
@@ -11,26 +11,31 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from adamoffload.arguments import positive_integer
-from adamoffload.device.backend import on_fork
 from adamoffload.engine.kernel import Flat, Kernel, Span
 
-__all__ = ["Team", "available_cores"]
+__all__ = ["Workers", "available_cores"]
+
+Block = TypeVar("Block")
 
 
-class Team:
-    """Threads that share the blocks of an update; the calling thread is one of them.
+class Workers:
+    """Threads that share blocks of work; the calling thread is one of them.
+
+    They are started when they are needed first, and end with the `Workers`. They do not survive a
+    fork: a process that was forked while a step ran elsewhere must not use them.
 
     Parameters
     ----------
     threads : int, optional
-        How many; as many as this process may use cores, if left out.
+        How many; as many as this process may use cores, if left out. If the system refuses to
+        start one, the work is shared by fewer.
 
     Examples
     --------
@@ -40,7 +45,7 @@ class Team:
     >>> kernel = NumpyKernel(trace(lambda x, *, a: (a * x,), ["x"], ["a"]))
     >>> x = np.ones(100_000, np.float32)
     >>> values = kernel.program.bind({"a": np.float32(3)})
-    >>> Team(threads=2).run(kernel, [x], [(0, 50_000, values)])
+    >>> Workers(threads=2).update(kernel, [x], [(0, 50_000, values)])
     >>> x[49_998:50_002]
     array([3., 3., 1., 1.], dtype=float32)
     """
@@ -51,17 +56,46 @@ class Team:
             if threads is None
             else positive_integer("AdamOffload", "threads", threads)
         )
-        self._helpers: list[_Helper] = []
-        self._process = 0
+        self._workers: list[_Worker] = []
+        self._busy = threading.Lock()
         self._scratch = _Scratch()
-        self._forked()
-        on_fork(self)
 
-    def run(self, kernel: Kernel, arrays: Sequence[Flat], spans: Sequence[Span]) -> None:
-        """Run a kernel over spans of the arrays; return when all is done.
+    def run(self, work: Callable[[Block], object], blocks: Iterable[Block]) -> None:
+        """Call ``work(block)`` for each of the blocks, in any thread; return when all is done.
 
-        Infinities and NaN pass without a warning in the helpers; in the calling thread, its own
-        ``np.errstate`` holds.
+        What one call raises is raised here, when all have stopped; blocks not begun are left out.
+        Infinities and NaN pass without a warning in the other threads; in the calling thread, its
+        own ``np.errstate`` holds.
+        """
+        blocks = list(blocks)
+        if len(blocks) == 1:
+            work(blocks[0])
+            return
+        queue = iter(blocks)  # next() is atomic: each block is taken once
+
+        def share() -> None:
+            try:
+                for block in queue:
+                    work(block)
+            except BaseException:
+                for _ in queue:  # leave nothing to the others
+                    pass
+                raise
+
+        wanted = min(self.threads, len(blocks)) - 1
+        if wanted <= 0 or not self._busy.acquire(blocking=False):
+            share()  # also when another thread has the workers
+            return
+        try:
+            errors = self._share(share, self._ready(wanted))
+        finally:
+            self._busy.release()
+        for error in errors:
+            if error is not None:
+                raise error
+
+    def update(self, kernel: Kernel, arrays: Sequence[Flat], spans: Sequence[Span]) -> None:
+        """Run a kernel over spans of the arrays, as `run` does.
 
         Parameters
         ----------
@@ -72,83 +106,70 @@ class Team:
         spans : sequence of Span
             Which elements, and what they are computed with; they do not overlap.
         """
-        size = sum(stop - start for start, stop, _ in spans)
-        if size <= min(_SMALLEST_SHARE, kernel.block_size):
-            scratch = self._scratch_of(kernel)
-            for start, stop, values in spans:  # not worth a second thread
+
+        def work(block: Sequence[Span]) -> None:
+            scratch = self.scratch(kernel)
+            for start, stop, values in block:
                 kernel([array[start:stop] for array in arrays], values, scratch)
-            return
-        blocks = self._blocks(kernel, spans, size)
-        queue = iter(blocks)  # next() is atomic: each block is taken once
 
-        def work() -> None:
-            scratch = self._scratch_of(kernel)
-            try:
-                for start, stop, values in queue:
-                    kernel([array[start:stop] for array in arrays], values, scratch)
-            except BaseException:
-                for _ in queue:  # leave nothing to the others
-                    pass
-                raise
+        self.run(work, self.blocks(spans, kernel.block_size))
 
-        wanted = min(self.threads, len(blocks)) - 1
-        if wanted <= 0 or not self._busy.acquire(blocking=False):
-            work()  # also when another thread has the helpers
-            return
-        try:
-            errors = self._share(work, self._ready(wanted))
-        finally:
-            self._busy.release()
-        for error in errors:
-            if error is not None:
-                raise error
+    def blocks(self, spans: Sequence[Span], block_size: int) -> list[list[Span]]:
+        """Cut and join spans to blocks: runs of neighbours with `block_size` elements at most.
 
-    def settle(self) -> None:
-        """Wait until no helper is writing any more, as after a `run` that was interrupted."""
-        for helper in self._helpers:
-            helper.finish()
+        Enough for all threads, but none so small that waking a thread costs more than it does.
+        """
+        size = sum(stop - start for start, stop, _ in spans)
+        step = min(block_size, max(_SMALLEST_SHARE, -(-size // self.threads)))
+        blocks: list[list[Span]] = []
+        free, end = 0, -1
+        for start, stop, values in spans:
+            if start != end:
+                free = 0
+            while start < stop:
+                if not free:
+                    blocks.append([])
+                    free = step
+                end = min(stop, start + free)
+                blocks[-1].append((start, end, values))
+                free -= end - start
+                start = end
+        return blocks
 
-    def _share(
-        self, work: Callable[[], None], helpers: Sequence[_Helper]
-    ) -> list[BaseException | None]:
-        """Do the work together with helpers; return what they raised."""
-        try:
-            for helper in helpers:
-                helper.start(work)
-            work()
-        finally:  # whatever happens here, nobody may still be writing afterwards
-            errors = [helper.finish() for helper in helpers]
-        return errors
-
-    def _blocks(self, kernel: Kernel, spans: Sequence[Span], size: int) -> list[Span]:
-        # Enough blocks for all, but none so small that waking a thread costs more than it does.
-        step = min(kernel.block_size, max(_SMALLEST_SHARE, -(-size // self.threads)))
-        return [
-            (begin, min(begin + step, stop), values)
-            for start, stop, values in spans
-            for begin in range(start, stop, step)
-        ]
-
-    def _scratch_of(self, kernel: Kernel) -> Any:
+    def scratch(self, kernel: Kernel) -> Any:
+        """Return the calling thread's scratch of a kernel."""
         of_kernel = self._scratch.of_kernel
         if kernel not in of_kernel:
             of_kernel[kernel] = kernel.scratch()
         return of_kernel[kernel]
 
-    def _ready(self, count: int) -> list[_Helper]:
-        """Return helpers that wait for work: new ones for those that are not there any more."""
-        if self._process != os.getpid():  # threads do not survive a fork
-            self._helpers, self._process = [], os.getpid()
-        self.settle()
-        self._helpers = [helper for helper in self._helpers if helper.alive]
-        while len(self._helpers) < count:
-            helper = _Helper()
-            weakref.finalize(self, helper.stop)
-            self._helpers.append(helper)
-        return self._helpers[:count]
+    def settle(self) -> None:
+        """Wait until no other thread is at work any more, as after a `run` that was interrupted."""
+        for worker in self._workers:
+            worker.finish()
 
-    def _forked(self) -> None:
-        self._busy = threading.Lock()
+    def _share(
+        self, work: Callable[[], None], workers: Sequence[_Worker]
+    ) -> list[BaseException | None]:
+        """Do the work together with others; return what they raised."""
+        try:
+            for worker in workers:
+                worker.start(work)
+            work()
+        finally:  # whatever happens here, nobody may still be writing afterwards
+            errors = [worker.finish() for worker in workers]
+        return errors
+
+    def _ready(self, count: int) -> list[_Worker]:
+        """Return workers that wait for work: new ones for those that are not there any more."""
+        self.settle()
+        self._workers = [worker for worker in self._workers if worker.alive]
+        with suppress(RuntimeError):  # no more threads to be had: fewer do it too
+            while len(self._workers) < count:
+                worker = _Worker()
+                weakref.finalize(self, worker.stop)
+                self._workers.append(worker)
+        return self._workers[:count]
 
 
 class _Scratch(threading.local):
@@ -158,7 +179,7 @@ class _Scratch(threading.local):
         self.of_kernel: dict[Kernel, Any] = {}
 
 
-class _Helper:
+class _Worker:
     """A thread that does what it is given, and sleeps in between.
 
     Whether it has work is `_work` and nothing else. The locks only wake somebody up, so one wake-up

@@ -1,6 +1,6 @@
 """`Probe`: watches what an optimizer does to each parameter, step by step.
 
-Every so many steps it takes quantiles and norms of gradients, moments and updates; the optimizer
+Every so many steps it takes quantiles and norms of gradients, slots and updates; the optimizer
 calls it only then. A few coordinates can be traced through every step.
 """
 
@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from html import escape
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from adamoffload.arguments import choice, describe, positive_integer
-from adamoffload.engine.kernel import Kernel
-from adamoffload.observe.rows import Layout, Subject
+from adamoffload.observe.quantities import Quantities
+from adamoffload.observe.rows import SamplePlan, Watched
 from adamoffload.observe.sampling import (
     LEVELS,
     UNSEEN,
     NonFinite,
     Observation,
     Observer,
-    ReadingKernel,
     Sample,
     SquaredNorms,
     Tracing,
@@ -30,32 +30,16 @@ from adamoffload.observe.sampling import (
 from adamoffload.observe.tables import save
 from adamoffload.plan.step import Step
 
-__all__ = ["LEVELS", "NO_PROBE", "QUANTITIES", "SERIES", "NonFinite", "NullProbe", "Probe"]
+__all__ = ["LEVELS", "NO_PROBE", "NonFinite", "NullProbe", "Probe"]
 
-QUANTITIES = ("gradient", "m", "v", "sqrt_v", "step_size", "rate", "ratio")
-"""What quantiles are taken of."""
-
-SERIES = ("lr", "lr_t", "bias1", "bias2", "update_ratio", "eps_limited", "frozen")
-"""What is one number a sampled step."""
-
-_SUMMED = ("gradient", "m", "v", "step_size", "sqrt_v")  # the columns of Sample.sums
-_TAKEN = ("gradient", "m", "v", "step_size", "rate", "ratio")  # the columns of Sample.quantiles
 _PENDING_BYTES = 32 << 20
-_TRACE = np.dtype(
-    [
-        ("step", np.int64),
-        ("gradient", np.float32),
-        ("m", np.float32),
-        ("v", np.float32),
-        ("delta", np.float32),
-    ]
-)
+_SHOWN = 20  # rows of a table in a notebook
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Probe:
-    r"""Samples gradients, moments and updates of each parameter, or group.
+    r"""Samples gradients, slots and updates of each parameter, or group.
 
     Pass it to ``AdamOffload(..., probe=probe)``; it watches that optimizer alone.
 
@@ -80,22 +64,26 @@ class Probe:
 
     Notes
     -----
-    What is sampled, with m and v as they are after the step and all of it on the host:
+    What is sampled (`quantities`), with slots as they are after the step:
 
     =============  =============================================================================
-    ``gradient``   as it reaches Adam: decayed, unscaled
-    ``m``, ``v``   the moments
-    ``sqrt_v``     the root of v
+    ``gradient``   as it reaches the rule: decayed, unscaled
+    ``m``, ...     each slot of the rule by its name: Adam has m and v
     ``step_size``  the update's absolute value
-    ``rate``       :math:`\alpha_t / (\sqrt{v} + \epsilon)`: each coordinate's own learning rate
+    ``sqrt_v``     the root of v. This and what follows is there for rules with v and an epsilon
+    ``rate``       :math:`\alpha_t / (\sqrt{v} + \epsilon)`: each coordinate's own learning rate. A
+                   rule that corrects the bias of v (`AdamW`) has a smaller :math:`\epsilon` in this
+                   formula while t is small; AMSGrad divides by the root of ``v_max``
     ``ratio``      :math:`\hat m / \sqrt{\hat v}`, both bias-corrected: how well the signs of past
                    gradients agree; in the first step it is the gradient's sign. 0 where m is 0
     =============  =============================================================================
 
-    and, as one number each: ``lr``; ``lr_t``, with the bias corrections; ``bias1`` and ``bias2``,
-    :math:`1 - \beta^t`; ``update_ratio``, the norm of the update over the parameter's before it;
-    ``eps_limited``, the share of coordinates whose root of v is below epsilon; ``frozen``, the
-    share whose v is infinite, since the square of a gradient overflowed: they never move again.
+    and, as one number each (`numbers`): ``lr``; ``lr_t``, with the bias corrections; ``bias1`` and
+    ``bias2``, :math:`1 - \beta^t`; ``update_ratio``, the norm of the update over the parameter's
+    before it; ``eps_limited``, the share of coordinates whose root of v is below epsilon;
+    ``frozen``, the share whose v is infinite, since the square of a gradient overflowed: they never
+    move again. A parameter that a sampled step leaves alone, since it has no gradient, has NaN in
+    its row, and so has its group.
 
     Norms, shares and the search for NaN are over all coordinates, right to 1e-5. A quantile is a
     value that occurs: the smallest that at least this share of the sample does not exceed. With a
@@ -132,13 +120,15 @@ class Probe:
         self.by = choice("Probe", "by", by, ("parameter", "group"))
         self.sample = positive_integer("Probe", "sample", sample)
         self.coordinates = tuple(_coordinate(pair) for pair in coordinates)
-        self._layout: Layout | None = None
+        self._plan: SamplePlan | None = None  # while it watches
+        self._norms: SquaredNorms | None = None
+        self._quantities = Quantities()
         self._rows: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
         self._pending: list[Observation] = []
         self._samples: list[Sample] = []
         self._traces: list[tuple[int, Any]] = []
         self._first_nonfinite: NonFinite | None = None
-        self._kernels: dict[Kernel, ReadingKernel] = {}
 
     @property
     def steps(self) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -153,10 +143,27 @@ class Probe:
     @property
     def sizes(self) -> dict[str, int]:
         """Elements of each row."""
-        if self._layout is None:
-            return {}
-        rows = self._layout.rows
-        return {name: rows[k].stop - rows[k].start for name, k in self._rows.items()}
+        return dict(self._sizes)
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """What `quantiles` are taken of."""
+        return self._quantities.quantiles
+
+    @property
+    def norm_quantities(self) -> tuple[str, ...]:
+        """What `norm` and `rms` know."""
+        return self._quantities.norms
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """What `series` knows."""
+        return self._quantities.series
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The slots of the optimizer's rule."""
+        return self._quantities.slots
 
     @property
     def first_nonfinite(self) -> NonFinite | None:
@@ -164,20 +171,16 @@ class Probe:
         return self._first_nonfinite
 
     def quantiles(self, quantity: str, name: str) -> Float64:
-        """Return quantiles of one of `QUANTITIES` at `LEVELS`: shape (samples, 7), float64.
+        """Return quantiles of one of `quantities` at `LEVELS`: shape (samples, 7), float64.
 
         Raises
         ------
         ValueError
             If the quantity or the name is unknown.
         """
-        row = self._row(name)
-        known = choice("Probe", "quantity", quantity, QUANTITIES)
-        column = _TAKEN.index("v" if known == "sqrt_v" else known)
-        values = np.array([s.quantiles[row, column] for s in self._summed_up()], np.float32)
-        if known == "sqrt_v":
-            values = np.sqrt(values)
-        return values.reshape(-1, len(LEVELS)).astype(np.float64)
+        row, column = self._row(name), self._column("quantity", quantity, self.quantities)
+        values = [sample.quantiles[row, column] for sample in self._summed_up()]
+        return np.array(values, np.float64).reshape(-1, len(LEVELS))
 
     def norm(self, quantity: str, name: str) -> Float64:
         """Return the Euclidean norm over all coordinates: shape (samples,), float64.
@@ -185,7 +188,7 @@ class Probe:
         Parameters
         ----------
         quantity : str
-            ``"gradient"``, ``"m"``, ``"v"``, ``"sqrt_v"`` or ``"step_size"``.
+            One of `norm_quantities`.
         name : str
             One of `names`.
 
@@ -194,29 +197,29 @@ class Probe:
         ValueError
             If the quantity or the name is unknown.
         """
-        row = self._row(name)
-        column = _SUMMED.index(choice("Probe", "quantity", quantity, _SUMMED))
-        return np.sqrt(np.array([s.sums[row, column] for s in self._summed_up()], np.float64))
+        row, column = self._row(name), self._column("quantity", quantity, self.norm_quantities)
+        return np.array([sample.norms[row, column] for sample in self._summed_up()], np.float64)
 
     def rms(self, quantity: str, name: str) -> Float64:
         """Return the root mean square over all coordinates: shape (samples,), float64."""
-        root: float = self.sizes[name] ** 0.5 if name in self._rows else 1.0
-        return self.norm(quantity, name) / root
+        norms = self.norm(quantity, name)
+        return np.asarray(norms / np.sqrt(self._sizes[name]))
 
     def series(self, what: str, name: str) -> Float64:
-        """Return one of `SERIES`: shape (samples,), float64.
+        """Return one of `numbers`: shape (samples,), float64.
 
         Raises
         ------
         ValueError
             If it or the name is unknown.
         """
-        row = self._row(name)
-        column = SERIES.index(choice("Probe", "what", what, SERIES))
-        return np.array([s.series[row, column] for s in self._summed_up()], np.float64)
+        row, column = self._row(name), self._column("what", what, self.numbers)
+        return np.array([sample.series[row, column] for sample in self._summed_up()], np.float64)
 
     def trace(self, name: str, index: int) -> np.ndarray[Any, np.dtype[Any]]:
-        """Return a coordinate in every step: fields step, gradient, m, v and delta.
+        """Return a coordinate in every step: fields step, gradient, the slots, and delta.
+
+        Where a step left the parameter alone, they are NaN.
 
         Raises
         ------
@@ -229,7 +232,18 @@ class Probe:
                 f"{self.coordinates!r}"
             )
         k = self.coordinates.index((name, index))
-        return np.array([(step, *values[:, k]) for step, values in self._traces], _TRACE)
+        rows = [(step, *values[:, k]) for step, values in self._traces]
+        return np.array(rows, self._trace_type())
+
+    def table(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """Return all but the traces as one record array, which ``pandas.DataFrame`` takes.
+
+        Fields: step, name, quantity, statistic (``"value"``, ``"norm"`` or ``"quantile 0.5"`` and
+        so on) and value.
+        """
+        rows, longest = list(self._long()), max(map(len, self._rows), default=1)
+        fields = [("step", "i8"), ("name", f"U{longest}"), ("quantity", "U16")]
+        return np.array(rows, [*fields, ("statistic", "U16"), ("value", "f8")])
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything to ``.npz``, or all but the traces as a long table to ``.csv``.
@@ -248,7 +262,7 @@ class Probe:
 
     # -- called by the optimizer --------------------------------------------------------------
 
-    def attach(self, subject: Subject) -> None:
+    def attach(self, watched: Watched) -> None:
         """Prepare to watch an optimizer.
 
         Raises
@@ -256,38 +270,44 @@ class Probe:
         ValueError
             If it watches another already, or a coordinate is none of its.
         """
-        if self._layout is not None:
+        if self._rows:
             raise ValueError("Probe: it watches an optimizer already; make one for each")
-        sizes = {n: x.size for n, x in zip(subject.names, subject.parameters, strict=True)}
+        sizes = {n: x.size for n, x in zip(watched.names, watched.parameters, strict=True)}
         for name, index in self.coordinates:
             if index >= sizes.get(name, 0):
                 raise ValueError(
                     f"Probe: coordinates has {(name, index)!r}, but "
                     + (f"{name!r} has {sizes[name]} elements" if name in sizes else "no such name")
                 )
-        layout = Layout(subject, self.by, self.sample, self.coordinates)
-        self._norms = SquaredNorms(subject.backend, subject.parameters)  # the device may be full
-        rows = {row.name: row.index for row in layout.rows}
-        names = subject.names if self.by == "parameter" else tuple(rows)
+        plan = SamplePlan(watched, self.by, self.sample)
+        for kernel in watched.kernels:  # what must be compiled, before a step holds any memory
+            kernel.sums(np.zeros(1, np.float32), np.zeros(1, np.intp))
+        self._norms = SquaredNorms(watched.backend, watched.parameters)  # the device may be full
+        rows = {row.name: number for number, row in enumerate(plan.rows)}
+        names = watched.names if self.by == "parameter" else tuple(rows)
         self._rows = {name: rows[name] for name in names}
-        self._layout = layout
+        self._sizes = {name: plan.rows[row].size for name, row in self._rows.items()}
+        self._quantities = plan.quantities
+        self._traced = np.array([plan.starts[name] + index for name, index in self.coordinates])
+        self._plan = plan
 
     def observe(self, step: Step) -> Observer:
-        """Return what reads a step while it runs; call it before any parameter changes."""
-        assert self._layout is not None
+        """Return what runs the updates of a step and reads; call it before any parameter changes.
+
+        Parameters
+        ----------
+        step : Step
+            What it computes with.
+        """
+        assert self._plan is not None
+        assert self._norms is not None
         observer = UNSEEN
         if (step.number - 1) % self.every == 0:
-            squares = self._norms.start()
-            observer = Observation(self._layout, self._reading, step, squares, self._keep)
+            observer = Observation(self._plan, step, self._norms.start(), self._keep)
         if self.coordinates:
             keep = partial(self._keep_trace, step.number)
-            observer = Tracing(observer, self._layout, len(self.coordinates), keep)
+            observer = Tracing(observer, self._traced, len(self.slots), keep)
         return observer
-
-    def _reading(self, kernel: Kernel) -> ReadingKernel:
-        if kernel not in self._kernels:  # one for good: threads keep their scratch by kernel
-            self._kernels[kernel] = ReadingKernel(kernel)
-        return self._kernels[kernel]
 
     def _keep(self, observation: Observation) -> None:
         self._pending.append(observation)
@@ -305,6 +325,11 @@ class Probe:
     def _keep_trace(self, step: int, values: Any) -> None:
         self._traces.append((step, values))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what was read, without the optimizer, for pickles and copies."""
+        self._summed_up()
+        return {**vars(self), "_plan": None, "_norms": None}
+
     # -- reading ------------------------------------------------------------------------------
 
     def _row(self, name: str) -> int:
@@ -313,44 +338,72 @@ class Probe:
             raise ValueError(f"Probe: no parameter {name!r} was seen; seen: {seen}")
         return self._rows[name]
 
+    def _column(self, what: str, wanted: object, known: tuple[str, ...]) -> int:
+        return known.index(choice("Probe", what, wanted, known))
+
+    def _trace_type(self) -> list[tuple[str, Any]]:
+        fields = ("gradient", *self.slots, "delta")
+        return [("step", np.int64), *((field, np.float32) for field in fields)]
+
     def _arrays(self) -> dict[str, Any]:
-        rows = list(self._rows.values())
-        samples = self._summed_up()
-        shape = len(samples), len(rows), len(_TAKEN), len(LEVELS)
-        taken = np.array([s.quantiles[rows] for s in samples], np.float32).reshape(shape)
-        sums = np.array([s.sums[rows] for s in samples], np.float64)
+        rows, samples = list(self._rows.values()), self._summed_up()
+
+        def stacked(arrays: list[Any], *shape: int) -> Any:
+            return np.array(arrays).reshape(len(samples), len(rows), *shape)
+
+        traces = [self.trace(*pair) for pair in self.coordinates]
         return {
             "steps": self.steps,
             "names": np.array(self.names, np.str_),
             "sizes": np.array(list(self.sizes.values()), np.int64),
             "levels": np.array(LEVELS),
-            "quantities": np.array(QUANTITIES),
-            "quantiles": np.concatenate(
-                [taken[:, :, :3], np.sqrt(taken[:, :, 2:3]), taken[:, :, 3:]], axis=2
+            "quantities": np.array(self.quantities),
+            "quantiles": stacked(
+                [s.quantiles[rows] for s in samples], len(self.quantities), len(LEVELS)
             ),
-            "norm_quantities": np.array(_SUMMED),
-            "norms": np.sqrt(sums.reshape(len(samples), len(rows), len(_SUMMED))),
-            "series_names": np.array(SERIES),
-            "series": np.array([s.series[rows] for s in samples], np.float64).reshape(
-                len(samples), len(rows), len(SERIES)
-            ),
+            "norm_quantities": np.array(self.norm_quantities),
+            "norms": stacked([s.norms[rows] for s in samples], len(self.norm_quantities)),
+            "series_names": np.array(self.numbers),
+            "series": stacked([s.series[rows] for s in samples], len(self.numbers)),
             "trace_names": np.array([name for name, _ in self.coordinates], np.str_),
             "trace_indices": np.array([index for _, index in self.coordinates], np.int64),
-            "traces": np.array([self.trace(*pair) for pair in self.coordinates], _TRACE).reshape(
-                len(self.coordinates), len(self._traces)
-            ),
+            "traces": np.array(traces, self._trace_type()).reshape(len(traces), len(self._traces)),
         }
 
     def _long(self) -> Iterator[tuple[int, str, str, str, float]]:
+        statistics = [f"quantile {level}" for level in LEVELS]
         for sample in self._summed_up():
             for name, row in self._rows.items():
-                for what, value in zip(SERIES, sample.series[row].tolist(), strict=True):
+                for what, value in zip(self.numbers, sample.series[row].tolist(), strict=True):
                     yield sample.step, name, what, "value", value
-                for what, square in zip(_SUMMED, sample.sums[row].tolist(), strict=True):
-                    yield sample.step, name, what, "norm", square**0.5
-                for what, values in zip(_TAKEN, sample.quantiles[row].tolist(), strict=True):
-                    for level, value in zip(LEVELS, values, strict=True):
-                        yield sample.step, name, what, f"quantile {level}", value
+                norms = sample.norms[row].tolist()
+                for what, value in zip(self.norm_quantities, norms, strict=True):
+                    yield sample.step, name, what, "norm", value
+                quantiles = sample.quantiles[row].tolist()
+                for what, values in zip(self.quantities, quantiles, strict=True):
+                    for statistic, value in zip(statistics, values, strict=True):
+                        yield sample.step, name, what, statistic, value
+
+    def __repr__(self) -> str:
+        return (
+            f"Probe(every={self.every}, by={self.by!r}, sample={self.sample}): "
+            f"{len(self.steps)} samples of {len(self._rows)} {self.by}s"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return a table of the last sample, for notebooks."""
+        if not len(self.steps):
+            return f"<p>{escape(repr(self))}</p>"
+        head = [self.by, "elements", *(f"RMS {what}" for what in self.norm_quantities)]
+        lines = [f"<tr>{''.join(f'<th>{text}</th>' for text in head)}</tr>"]
+        for name in self.names[:_SHOWN]:
+            values = [f"{self.rms(what, name)[-1]:.3g}" for what in self.norm_quantities]
+            cells = [escape(name), f"{self.sizes[name]:,}", *values]
+            lines.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+        if len(self.names) > _SHOWN:
+            lines.append(f"<tr><td>and {len(self.names) - _SHOWN:,} more</td></tr>")
+        caption = f"step {self.steps[-1]}, the last of {len(self.steps)} sampled"
+        return f"<table><caption>{caption}</caption>{''.join(lines)}</table>"
 
     def __bool__(self) -> bool:
         return True
@@ -359,7 +412,7 @@ class Probe:
 class NullProbe(Probe):
     """A probe that watches nothing: what an optimizer has when none was given."""
 
-    def attach(self, subject: Subject) -> None:
+    def attach(self, watched: Watched) -> None:
         """Do nothing."""
 
     def observe(self, step: Step) -> Observer:  # noqa: ARG002

@@ -16,16 +16,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adamoffload.device.backend import Array, Backend
-from adamoffload.engine.sums import Rows
-from adamoffload.plan.chunks import Chunk
+from adamoffload.engine.kernel import Kernel
+from adamoffload.observe.quantities import Quantities
+from adamoffload.rules.rule import Rule
 
-__all__ = ["Layout", "Row", "Stretch", "Subject", "stride_of"]
+__all__ = ["Row", "SamplePlan", "Watched", "Window", "stride_of"]
+
+Positions = np.ndarray[Any, np.dtype[np.intp]]
 
 _RUN = 1 << 17  # coordinates whose quantiles are taken at once
+_WINDOWS = 4096  # plans that are kept: enough for 5e8 parameters; chunks may differ between steps
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+@dataclass(frozen=True, slots=True, eq=False)
+class Watched:
     """An optimizer, as far as a probe must know it.
 
     Attributes
@@ -34,25 +38,25 @@ class Subject:
         The device.
     names : tuple of str
         Of the parameters, in update order.
-    parameters : tuple of device array, shape (size,), float32
+    parameters : sequence of device array, shape (size,), float32
         Flattened views of them.
-    order : tuple of int
-        Their places in update order, as they follow each other in the arena.
-    groups : tuple of int
+    order : sequence of int
+        Their indices in update order, as they follow each other in the arena.
+    groups : sequence of int
         Which group each belongs to; a group's parameters are neighbours in the arena.
-    chunks : tuple of Chunk
-        How the arena is cut.
-    eps : float32
-        Adam's epsilon.
+    rule : Rule
+        What is computed.
+    kernels : sequence of Kernel
+        What will compute it.
     """
 
     backend: Backend
     names: tuple[str, ...]
-    parameters: tuple[Array, ...]
-    order: tuple[int, ...]
-    groups: tuple[int, ...]
-    chunks: tuple[Chunk, ...]
-    eps: np.float32
+    parameters: Sequence[Array]
+    order: Sequence[int]
+    groups: Sequence[int]
+    rule: Rule
+    kernels: Sequence[Kernel]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,66 +65,56 @@ class Row:
 
     Attributes
     ----------
-    index : int
-        Its place among the rows, which stand in the arena's order.
     name : str
         The parameter's name, or ``"group 0"`` and so on.
     start, stop : int
         Elements in the arena.
     stride : int
         How far apart the sampled coordinates lie; the first is the row's first.
-    slot : int
-        Where the row's sampled coordinates begin among those of all rows.
+    offset : int
+        Where they begin among those of all rows.
     """
 
-    index: int
     name: str
     start: int
     stop: int
     stride: int
-    slot: int
+    offset: int
 
     @property
     def size(self) -> int:
         """Number of elements."""
         return self.stop - self.start
 
-    def sampled_before(self, position: int) -> int:
-        """Return how many sampled coordinates lie before a place in the arena."""
-        return -(-(position - self.start) // self.stride)
-
     @property
     def sampled(self) -> int:
         """Number of sampled coordinates."""
         return self.sampled_before(self.stop)
 
-    def cut(self, start: int, stop: int) -> tuple[slice, np.ndarray[Any, np.dtype[np.intp]]]:
-        """Return the slots of the sampled coordinates in an interval, and where they are."""
-        first = self.sampled_before(max(start, self.start))
-        last = self.sampled_before(min(stop, self.stop))
-        places = self.start + self.stride * np.arange(first, last)
-        return slice(self.slot + first, self.slot + last), places
+    def sampled_before(self, position: int) -> int:
+        """Return how many sampled coordinates lie before a position in the arena."""
+        return max(0, -(-(min(position, self.stop) - self.start) // self.stride))
 
 
-class Stretch(NamedTuple):
-    """What a thread reads at once: part of a chunk, and of one or several rows.
+class Window(NamedTuple):
+    """What a thread reads at once: a part of the arena, and of one or several rows.
 
     Attributes
     ----------
-    which : slice
+    rows : slice
         Which of the probe's rows it has a part of.
-    rows : Rows
-        How they divide it.
-    slots : slice
-        Where its sampled coordinates belong among those of all rows.
-    places : ndarray, shape (sampled,), intp
+    begins : ndarray, shape (rows,), intp
+        Where they begin in it.
+    samples : slice
+        Which of all sampled coordinates are in it.
+    positions : ndarray, shape (sampled,), intp
         Where they are in it.
     """
 
-    which: slice
-    rows: Rows
-    slots: slice
-    places: np.ndarray[Any, np.dtype[np.intp]]
+    rows: slice
+    begins: Positions
+    samples: slice
+    positions: Positions
 
 
 def stride_of(size: int, sample: int) -> int:
@@ -139,100 +133,94 @@ def stride_of(size: int, sample: int) -> int:
     return stride
 
 
-class Layout:
+class SamplePlan:
     """Where a probe must look.
 
     Parameters
     ----------
-    subject : Subject
+    watched : Watched
         The optimizer.
     by : str
         ``"parameter"`` or ``"group"``.
     sample : int
         Coordinates of a row that quantiles are taken over, at most.
-    coordinates : sequence of (str, int)
-        What is traced.
+
+    Attributes
+    ----------
+    quantities : Quantities
+        What it looks for.
+    rows : list of Row
+        In the arena's order.
+    sizes : ndarray, shape (rows,)
+        Their elements.
+    members : ndarray, shape (parameters,)
+        Indices of the parameters, in the arena's order.
+    firsts : ndarray, shape (rows,)
+        Where in `members` each row begins.
+    starts : dict from str to int
+        Where in the arena each parameter begins.
+    sampled : int
+        Number of sampled coordinates.
     """
 
-    def __init__(
-        self, subject: Subject, by: str, sample: int, coordinates: Sequence[tuple[str, int]]
-    ) -> None:
-        self.subject = subject
-        self.starts = [0]  # of the parameters, as they follow each other in the arena
-        for i in subject.order:
-            self.starts.append(self.starts[-1] + subject.parameters[i].size)
-        self.rows = [*self._rows(by, sample)]
-        self.sampled = sum(row.sampled for row in self.rows)
+    def __init__(self, watched: Watched, by: str, sample: int) -> None:
+        self.rule = watched.rule
+        self.quantities = Quantities.of(watched.rule)
+        self.members = np.array(watched.order)
+        sizes = [watched.parameters[i].size for i in watched.order]
+        self._starts = np.cumsum([0, *sizes]).tolist()
+        self._names = [watched.names[i] for i in watched.order]
+        self.starts = dict(zip(self._names, self._starts, strict=False))
+        keys = watched.groups if by == "group" else range(len(watched.names))
+        self.rows: list[Row] = []
+        for key, group in groupby(range(len(sizes)), key=lambda k: keys[watched.order[k]]):
+            inside = list(group)
+            start, stop = self._starts[inside[0]], self._starts[inside[-1] + 1]
+            name = f"group {key}" if by == "group" else watched.names[key]
+            offset = self.rows[-1].offset + self.rows[-1].sampled if self.rows else 0
+            self.rows.append(Row(name, start, stop, stride_of(stop - start, sample), offset))
         self.sizes = np.array([row.size for row in self.rows])
-        self.members = np.array(subject.order)
-        self.firsts = np.searchsorted(self.starts[:-1], [row.start for row in self.rows])
-        # A parameter of each row; all of a row's share its rate.
-        self.leaders = self.members[self.firsts].tolist()
-        self.runs = [*self._runs()]
+        self.firsts = np.searchsorted(self._starts[:-1], [row.start for row in self.rows])
+        self.sampled = sum(row.sampled for row in self.rows)
         self._stops = [row.stop for row in self.rows]
-        self._stretches: dict[tuple[int, int], Stretch] = {}
-        self.traced = self._traced(coordinates)
-        self.smallest = _smallest(subject.eps)
+        self._windows: dict[tuple[int, int], Window] = {}
 
-    def place(self, position: int) -> tuple[int, int]:
-        """Return the parameter at a place in the arena, in update order, and the flat index."""
-        k = bisect_right(self.starts, position) - 1
-        return self.subject.order[k], position - self.starts[k]
+    def parameter_at(self, position: int) -> tuple[str, int]:
+        """Return the parameter at a position in the arena, and the flat index in it."""
+        k = bisect_right(self._starts, position) - 1
+        return self._names[k], position - self._starts[k]
 
-    def stretch(self, start: int, stop: int) -> Stretch:
+    def window(self, start: int, stop: int) -> Window:
         """Return what is to be read from start to stop in the arena."""
-        key = start, stop
-        if key not in self._stretches:
-            first = bisect_right(self._stops, start)
-            rows = self.rows[first : bisect_left(self._stops, stop) + 1]
-            cuts = [0, *[row.stop - start for row in rows[:-1]], stop - start]
-            slots, places = zip(*[row.cut(start, stop) for row in rows], strict=True)
-            self._stretches[key] = Stretch(
-                slice(first, first + len(rows)),
-                Rows(cuts),
-                slice(slots[0].start, slots[-1].stop),
-                np.concatenate(places) - start,
-            )
-        return self._stretches[key]
+        window = self._windows.get((start, stop))
+        if window is None:
+            if len(self._windows) >= _WINDOWS:
+                self._windows.clear()
+            window = self._windows[start, stop] = self._window(start, stop)
+        return window
 
-    def _runs(self) -> Iterator[tuple[slice, slice, int]]:
-        """Return neighbours with equally many sampled coordinates: rows, slots, how many."""
+    def _window(self, start: int, stop: int) -> Window:
+        first = bisect_right(self._stops, start)
+        rows = self.rows[first : bisect_left(self._stops, stop) + 1]
+        cuts = [(row.sampled_before(start), row.sampled_before(stop)) for row in rows]
+        places = [
+            row.start - start + row.stride * np.arange(*cut)
+            for row, cut in zip(rows, cuts, strict=True)
+        ]
+        return Window(
+            slice(first, first + len(rows)),
+            np.array([max(row.start - start, 0) for row in rows]),
+            slice(rows[0].offset + cuts[0][0], rows[-1].offset + cuts[-1][1]),
+            np.concatenate(places),
+        )
+
+    def runs(self) -> Iterator[tuple[slice, slice, int]]:
+        """Return neighbours with equally many sampled coordinates: rows, samples, how many."""
+        first = 0
         for count, run in groupby(self.rows, key=lambda row: row.sampled):
             rows, most = list(run), max(1, _RUN // count)
             for i in range(0, len(rows), most):
                 some = rows[i : i + most]
-                first, last = some[0], some[-1]
-                slots = slice(first.slot, last.slot + count)
-                yield slice(first.index, last.index + 1), slots, count
-
-    def _rows(self, by: str, sample: int) -> Iterator[Row]:
-        subject, slot = self.subject, 0
-        keys = [i if by == "parameter" else subject.groups[i] for i in subject.order]
-        for index, (key, places) in enumerate(groupby(range(len(keys)), key=keys.__getitem__)):
-            inside = list(places)
-            start, stop = self.starts[inside[0]], self.starts[inside[-1] + 1]
-            name = subject.names[key] if by == "parameter" else f"group {key}"
-            row = Row(index, name, start, stop, stride_of(stop - start, sample), slot)
-            slot += row.sampled
-            yield row
-
-    def _traced(self, coordinates: Sequence[tuple[str, int]]) -> list[list[tuple[int, int]]]:
-        """Return, for each chunk, the traced coordinates in it: which, and where in the chunk."""
-        subject = self.subject
-        traced: list[list[tuple[int, int]]] = [[] for _ in subject.chunks]
-        ends = [chunk.stop for chunk in subject.chunks]
-        begin = {subject.names[i]: self.starts[k] for k, i in enumerate(subject.order)}
-        for number, (name, index) in enumerate(coordinates):
-            chunk = subject.chunks[bisect_right(ends, begin[name] + index)]
-            traced[chunk.index].append((number, begin[name] + index - chunk.start))
-        return traced
-
-
-def _smallest(eps: np.float32) -> np.float32:
-    """Return the smallest float32 whose square root is not less than eps."""
-    v, zero, infinity = eps * eps, np.float32(0), np.float32(np.inf)
-    while np.sqrt(v) < eps:
-        v = np.nextafter(v, infinity)
-    while v > 0 and np.sqrt(np.nextafter(v, zero)) >= eps:
-        v = np.nextafter(v, zero)
-    return v
+                samples = slice(some[0].offset, some[-1].offset + count)
+                yield slice(first, first + len(some)), samples, count
+                first += len(some)

@@ -1,7 +1,7 @@
 """What a `Probe` reads in one step.
 
-On a sampled step the threads that run Adam read what they update just before and just after, while
-it is in a cache: read later, from memory, the same sums cost twice as much. Sums are over all
+On a sampled step the threads that run the rule read what they update just before and just after,
+while it is in a cache: read later, from memory, the same sums cost twice as much. Sums are over all
 coordinates, quantiles over those that a row samples (`adamoffload.observe.rows`).
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -17,9 +18,9 @@ import numpy as np
 
 from adamoffload.device.backend import Array, Backend
 from adamoffload.engine.kernel import Kernel, Span
-from adamoffload.engine.sums import Sums
-from adamoffload.observe.rows import Layout
-from adamoffload.plan.chunks import Chunk
+from adamoffload.engine.team import Workers
+from adamoffload.observe.quantities import rates
+from adamoffload.observe.rows import SamplePlan
 from adamoffload.plan.step import Step
 
 __all__ = [
@@ -28,7 +29,6 @@ __all__ = [
     "NonFinite",
     "Observation",
     "Observer",
-    "ReadingKernel",
     "Sample",
     "SquaredNorms",
     "Tracing",
@@ -39,9 +39,10 @@ LEVELS = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
+Arrays = Sequence[Float32]
+Spans = Sequence[Span]
 
-_STRETCH = 1 << 19  # elements that a thread reads at once: larger than a block, since calls cost
-_READ = ("gradient", "m", "v", "step_size")
+_BLOCK = 1 << 17  # elements that a thread reads at once: still in its cache when they are updated
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class NonFinite:
     index : int
         At which flat index of it.
     quantity : str
-        Where: ``"gradient"``, ``"m"``, ``"v"`` or ``"step_size"``.
+        Where: ``"gradient"``, a slot of the rule, or ``"step_size"``.
     """
 
     step: int
@@ -69,21 +70,24 @@ class NonFinite:
 class Sample(NamedTuple):
     """One sampled step: arrays with a row for each of the probe's rows.
 
+    A row with a parameter that the step left alone holds NaN. The columns are those of `Quantities`
+    by the same names.
+
     Attributes
     ----------
     step : int
         Counted from 1.
-    quantiles : ndarray, shape (rows, 6, 7), float32
-        Of gradient, m, v, step size, rate and ratio, at `LEVELS`.
-    sums : ndarray, shape (rows, 5), float64
-        Of the squares of gradient, m, v and step size, and of v.
-    series : ndarray, shape (rows, 7), float64
-        As in ``SERIES``.
+    quantiles : ndarray, shape (rows, quantities, 7), float32
+        At `LEVELS`.
+    norms : ndarray, shape (rows, quantities), float64
+        Over all coordinates.
+    series : ndarray, shape (rows, quantities), float64
+        One number each.
     """
 
     step: int
     quantiles: Float32
-    sums: Float64
+    norms: Float64
     series: Float64
 
 
@@ -99,14 +103,11 @@ class SquaredNorms:
     """
 
     def __init__(self, backend: Backend, parameters: Sequence[Array]) -> None:
-        count = len(parameters)
-        self._backend = backend
+        self._backend, count = backend, len(parameters)
         self._device = backend._empty((count,), np.dtype(np.float32))
         self._host = backend._empty_pinned(count, np.dtype(np.float32))
-        self._pairs = [
-            (parameter, self._device[i : i + 1].reshape(()))
-            for i, parameter in enumerate(parameters)
-        ]
+        squares = [self._device[i : i + 1].reshape(()) for i in range(count)]
+        self._pairs = list(zip(parameters, squares, strict=True))
 
     def start(self) -> Callable[[], Float64]:
         """Start, before the parameters change; return what waits for the result."""
@@ -125,32 +126,33 @@ class SquaredNorms:
 
 
 class Observer:
-    """What the optimizer calls in a step: this one reads nothing."""
+    """What runs the updates of a step: this one reads nothing."""
 
-    def run(
+    def update(
         self,
-        run: Callable[[Kernel, Sequence[Any], Sequence[Span]], None],
+        workers: Workers,
         kernel: Kernel,
-        chunk: Chunk,  # noqa: ARG002
-        arrays: Sequence[Float32],
-        spans: Sequence[Span],
+        start: int,  # noqa: ARG002
+        arrays: Arrays,
+        spans: Spans,
     ) -> None:
-        """Run a kernel over a chunk's gradient and moments.
+        """Run a kernel over a chunk.
 
         Parameters
         ----------
-        run : callable
-            `Team.run`.
+        workers : Workers
+            The threads.
         kernel : Kernel
             What to run.
-        chunk : Chunk
-            Which one.
-        arrays : sequence of ndarray
-            Gradient, m and v of the chunk.
+        start : int
+            Where in the arena the chunk begins.
+        arrays : sequence of ndarray, shape (n,), float32
+            Of the chunk: the gradient, which becomes the update, the rule's slots in its order, and
+            what else the kernel needs.
         spans : sequence of Span
             Which elements, and what they are computed with.
         """
-        run(kernel, arrays, spans)
+        workers.update(kernel, arrays, spans)
 
     def close(self) -> None:
         """Keep what was read: the step has succeeded."""
@@ -161,42 +163,29 @@ UNSEEN = Observer()
 
 
 class Tracing(Observer):
-    """Reads a few coordinates.
+    """Reads a few coordinates, at some positions in the arena.
 
-    Parameters
-    ----------
-    within : Observer
-        What else observes the step.
-    layout : Layout
-        Where the coordinates are.
-    count : int
-        How many.
-    keep : callable
-        Takes gradient, m, v and update of each: shape (4, count), float32.
+    It hands `keep` gradient, slots and update of each: shape (2 + slots, count), float32; NaN where
+    the step left a parameter alone. `within` is what else observes the step.
     """
 
     def __init__(
-        self, within: Observer, layout: Layout, count: int, keep: Callable[[Float32], None]
+        self, within: Observer, positions: Any, slots: int, keep: Callable[[Float32], None]
     ) -> None:
-        self._within, self._traced, self._keep = within, layout.traced, keep
-        self._values = np.empty((4, count), np.float32)
+        self._within, self._positions, self._keep = within, positions, keep
+        self._values = np.full((2 + slots, len(positions)), np.nan, np.float32)
 
-    def run(
-        self,
-        run: Callable[[Kernel, Sequence[Any], Sequence[Span]], None],
-        kernel: Kernel,
-        chunk: Chunk,
-        arrays: Sequence[Float32],
-        spans: Sequence[Span],
+    def update(
+        self, workers: Workers, kernel: Kernel, start: int, arrays: Arrays, spans: Spans
     ) -> None:
         """Run a kernel over a chunk, and read before and after."""
-        g, m, v = arrays
-        traced, values = self._traced[chunk.index], self._values
-        for number, at in traced:
-            values[0, number] = g[at]
-        self._within.run(run, kernel, chunk, arrays, spans)
-        for number, at in traced:
-            values[1:, number] = m[at], v[at], g[at]
+        at = self._positions - start
+        inside = np.flatnonzero((at >= 0) & (at < arrays[0].size))
+        gradient, *slots = arrays[: len(self._values) - 1]
+        self._values[0, inside] = gradient[at[inside]]
+        self._within.update(workers, kernel, start, arrays, spans)
+        for row, x in enumerate([*slots, gradient], 1):
+            self._values[row, inside] = x[at[inside]]
 
     def close(self) -> None:
         """Keep what was read: the step has succeeded."""
@@ -204,159 +193,159 @@ class Tracing(Observer):
         self._keep(self._values)
 
 
-class ReadingKernel:
-    """A kernel that reads before and after what it updates.
-
-    Parameters
-    ----------
-    kernel : Kernel
-        What to run.
-    """
-
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
-        self.name, self.program = kernel.name, kernel.program
-        self.summed = kernel.summed
-        self.block_size = _STRETCH
-
-    def scratch(self) -> Any:
-        """Allocate what one thread needs."""
-        return self._kernel.scratch()
-
-    def __call__(self, arrays: Sequence[Any], values: Sequence[Any], scratch: Any) -> None:
-        """Run the kernel and read; the last of `arrays` is the range of their places."""
-        *read, where = arrays
-        bound, observation = values
-        observation.read(self._kernel, read, bound, scratch, where.start, where.stop)
-
-
 class Observation(Observer):
     """Reads all rows in one step.
 
     Parameters
     ----------
-    layout : Layout
+    plan : SamplePlan
         Where to look.
-    kernels : callable
-        Returns the `ReadingKernel` of a kernel.
     step : Step
         What the step computes with.
-    norms : callable
+    squared_norms : callable
         Waits for the square of each parameter's norm before the step.
     keep : callable
         Takes the observation when the step has succeeded.
-
-    Attributes
-    ----------
-    taken : ndarray, shape (4, sampled), float32
-        Gradient, m, v and update of the sampled coordinates.
     """
 
     def __init__(
         self,
-        layout: Layout,
-        kernels: Callable[[Kernel], ReadingKernel],
+        plan: SamplePlan,
         step: Step,
-        norms: Callable[[], Float64],
+        squared_norms: Callable[[], Float64],
         keep: Callable[[Observation], None],
     ) -> None:
-        self._layout, self._kernels, self._norms, self._keep = layout, kernels, norms, keep
-        self.step = step.number  # not all of it, which would keep the gradients alive
-        self._rates = [(step.rates[i], step.step_sizes[i]) for i in layout.leaders]
-        self._corrections = 1 - step.progress.beta1_power, 1 - step.progress.beta2_power
-        self.taken = np.empty((4, layout.sampled), np.float32)
-        self._sums: list[tuple[int, slice, Sums]] = []
-        self._bad: list[tuple[int, int, int]] = []
+        self._plan, self._squared_norms, self._keep = plan, squared_norms, keep
+        self._step = step.number  # not all of it, which would keep the gradients alive
+        absent = np.array([gradient is None for gradient in step.gradients])[plan.members]
+        self._absent = np.logical_or.reduceat(absent, plan.firsts)
+        # All parameters of a row share their rates, unless they were left out in different steps.
+        classes = np.array(step.classes)[plan.members[plan.firsts]]
+        table = [rates(plan.rule, coefficients) for coefficients in step.coefficients]
+        self._rates = np.array(table, np.float64)[classes]
+        self._smallest = np.array([_smallest(np.float32(r.eps)) for r in table])[classes]
+        self._taken = np.full((len(plan.quantities.read), plan.sampled), np.nan, np.float32)
+        self._parts: list[tuple[int, slice, Float64]] = []
+        self._bad: list[tuple[int, int]] = []
 
-    def run(
-        self,
-        run: Callable[[Kernel, Sequence[Any], Sequence[Span]], None],
-        kernel: Kernel,
-        chunk: Chunk,
-        arrays: Sequence[Float32],
-        spans: Sequence[Span],
+    def update(
+        self, workers: Workers, kernel: Kernel, start: int, arrays: Arrays, spans: Spans
     ) -> None:
         """Run a kernel over a chunk, and read before and after."""
-        read = [(start, stop, (values, self)) for start, stop, values in spans]
-        run(self._kernels(kernel), (*arrays, range(chunk.start, chunk.stop)), read)
+        read = partial(self._read, workers, kernel, start, arrays)
+        workers.run(read, workers.blocks(spans, min(_BLOCK, kernel.block_size)))
 
-    def read(
-        self,
-        kernel: Kernel,
-        arrays: Sequence[Float32],
-        bound: Sequence[Any],
-        scratch: Any,
-        start: int,
-        stop: int,
+    def _read(
+        self, workers: Workers, kernel: Kernel, start: int, arrays: Arrays, spans: Spans
     ) -> None:
-        """Run a kernel from start to stop in the arena, and read before and after."""
-        which, rows, slots, places = self._layout.stretch(start, stop)
-        g, m, v = arrays
-        taken = self.taken[:, slots]
-        taken[0] = g[places]
-        sums = kernel.summed(arrays, bound, scratch, self._layout.smallest, rows)
-        taken[1], taken[2], taken[3] = m[places], v[places], g[places]
-        self._sums.append((start, which, sums))  # append is atomic
-        if not sums.finite:
-            found = sums.nonfinite, *[rows.nonfinite(x) for x in (m, v, g)]
-            for quantity, at in enumerate(found):
-                self._bad += [(quantity, *self._layout.place(start + place)) for place in at]
+        """Run a kernel over neighbouring spans, and read before and after."""
+        begin, end = spans[0][0], spans[-1][1]
+        rows, begins, samples, positions = self._plan.window(start + begin, start + end)
+        names = self._plan.quantities
+        gradient, *slots = [x[begin:end] for x in arrays[: len(names.read) - 1]]
+        sums = np.zeros((len(names.norms) + 2, len(begins)))
 
+        def take(number: int, x: Float32) -> None:
+            self._taken[number, samples] = x[positions]
+            if root := names.root(number):
+                sums[number], sums[root], *sums[-2:] = kernel.sums(x, begins, self._smallest[rows])
+            else:
+                sums[number] = kernel.sums(x, begins)[0]
+
+        take(0, gradient)
+        if not np.isfinite(sums[0]).all():
+            self._find_nonfinite(0, start + begin, gradient)
+        scratch = workers.scratch(kernel)
+        for first, last, values in spans:
+            kernel([x[first:last] for x in arrays], values, scratch)
+        for number, x in enumerate([*slots, gradient], 1):
+            take(number, x)
+        if not np.isfinite(sums).all():
+            for number, x in enumerate([*slots, gradient], 1):
+                self._find_nonfinite(number, start + begin, x)
+        self._parts.append((start + begin, rows, sums))  # append is atomic
+
+    def _find_nonfinite(self, number: int, start: int, x: Float32) -> None:
+        finite = np.isfinite(x)
+        if not finite.all():
+            self._bad.append((number, start + int(finite.argmin())))
+
+    @np.errstate(all="ignore")
     def close(self) -> None:
-        """Keep what was read: the step has succeeded."""
-        self._squares = self._norms()
-        self._keep(self)
-
-    @np.errstate(all="ignore")  # infinities and NaN pass through, as in the step
-    def sample(self) -> Sample:
-        """Sum up what was read."""
-        layout = self._layout
-        totals = np.zeros((7, len(layout.rows)))
+        """Sum up, and keep what was read: the step has succeeded."""
+        plan, quantities = self._plan, self._plan.quantities
+        totals = np.zeros((len(quantities.norms) + 2, len(plan.rows)))
         # Threads come in any order, which the sums shall not depend on.
-        for _, which, sums in sorted(self._sums, key=itemgetter(0)):
-            totals[:, which] += [*sums.by_row()]
-        norms = np.sqrt(np.add.reduceat(self._squares[layout.members], layout.firsts))
-        series = np.empty((len(layout.rows), 7))
-        series[:, :2] = self._rates
-        series[:, 2:4] = self._corrections
-        series[:, 4] = np.sqrt(totals[3]) / norms
-        series[:, 5:] = totals[5:].T / layout.sizes[:, None]
-        quantiles = np.empty((len(layout.rows), 6, len(LEVELS)), np.float32)
-        for rows, slots, count in layout.runs:
-            quantiles[rows] = self._quantiles(series[rows, 1], self.taken[:, slots], count)
-        return Sample(self.step, quantiles, totals[:5].T, series)
+        for _, rows, sums in sorted(self._parts, key=itemgetter(0)):
+            totals[:, rows] += sums
+        self._parts.clear()
+        totals[:, self._absent] = np.nan
+        self._norms = np.sqrt(totals[:-2])
+        before = np.add.reduceat(self._squared_norms()[plan.members], plan.firsts)
+        lr, lr_t, bias1, bias2, _ = self._rates.T
+        known = {
+            "lr": lr,
+            "lr_t": lr_t,
+            "bias1": bias1,
+            "bias2": bias2,
+            "update_ratio": self._norms[quantities.read.index("step_size")] / np.sqrt(before),
+            "eps_limited": totals[-2] / plan.sizes,
+            "frozen": totals[-1] / plan.sizes,
+        }
+        self._series = np.array([known[name] for name in quantities.series])
+        self._series[:, self._absent] = np.nan
+        self._keep(self)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it keeps until it is summed up."""
-        return self.taken.nbytes + sum(sums.nbytes for _, _, sums in self._sums)
+        """Bytes that it keeps until quantiles are taken."""
+        return sum(x.nbytes for x in vars(self).values() if isinstance(x, np.ndarray))
 
     def first_bad(self) -> NonFinite | None:
         """Return the first NaN or infinity."""
         if not self._bad:
             return None
-        quantity, parameter, index = min(self._bad)
-        return NonFinite(self.step, self._layout.subject.names[parameter], index, _READ[quantity])
+        quantity, position = min(self._bad)
+        name, index = self._plan.parameter_at(position)
+        return NonFinite(self._step, name, index, self._plan.quantities.read[quantity])
 
-    def _quantiles(self, lr_t: Float64, taken: Float32, count: int) -> Float32:
-        """Return the quantiles of rows with equally many coordinates: shape (rows, 6, 7)."""
-        picked = np.array([max(0, math.ceil(count * level) - 1) for level in LEVELS])
-        bias1, bias2 = self._corrections
-        values = np.empty((5, taken.shape[1] // count, count), np.float32)
-        values[:4] = taken.reshape(4, -1, count)
-        m, v, delta, ratio = values[1:]
-        np.abs(delta, out=delta)
-        np.divide(m, np.sqrt(v), out=ratio)
-        ratio *= np.sqrt(bias2) / bias1
-        ratio[m == 0] = 0
-        values.sort(axis=-1)
-        result = np.empty((values.shape[1], 6, len(LEVELS)), np.float32)
-        result[:, :4] = values[:4, :, picked].swapaxes(0, 1)
-        # The rate falls where v rises: its quantiles are those of v from the other end.
-        root = np.sqrt(values[2][:, count - 1 - picked])
-        result[:, 4] = lr_t.astype(np.float32)[:, None] / (root + self._layout.subject.eps)
-        result[:, 5] = values[4][:, picked]
-        unknown = np.isnan(values[:, :, -1])  # NaN is sorted to the end
-        if unknown.any():
-            result[unknown[[0, 1, 2, 3, 2, 4]].T] = np.nan
-        return result
+    @np.errstate(all="ignore")  # infinities and NaN pass through, as in the step
+    def sample(self) -> Sample:
+        """Take the quantiles of what was read."""
+        plan = self._plan
+        shape = len(plan.rows), len(plan.quantities.quantiles), len(LEVELS)
+        quantiles = np.empty(shape, np.float32)
+        for rows, samples, many in plan.runs():
+            taken = self._taken[:, samples].reshape(len(self._taken), -1, many)
+            values = np.sort(self._derived(taken, self._rates[rows]), axis=-1)
+            picked = [max(0, math.ceil(many * level) - 1) for level in LEVELS]
+            found = values[:, :, picked]
+            found[np.isnan(values[:, :, -1])] = np.nan  # NaN is sorted to the end
+            quantiles[rows] = found.swapaxes(0, 1)
+        return Sample(self._step, quantiles, self._norms.T, self._series.T)
+
+    def _derived(self, taken: Float32, rates: Float64) -> Float32:
+        """Return all quantities of some rows: shape (quantities, rows, sampled)."""
+        quantities = self._plan.quantities
+        _, lr_t, bias1, bias2, eps = rates.T.astype(np.float32)[..., None]
+        found = [*taken[:-1], np.abs(taken[-1])]
+        found += [np.sqrt(taken[quantities.read.index(slot)]) for slot in quantities.squares]
+        if quantities.squares:
+            found.append(lr_t / (found[-1] + eps))
+        if quantities.corrected:
+            m, root = taken[quantities.read.index("m")], found[len(taken)]
+            ratio = m / root * (np.sqrt(bias2) / bias1)
+            ratio[m == 0] = 0
+            found.append(ratio)
+        return np.array(found)
+
+
+@lru_cache
+def _smallest(eps: np.float32) -> np.float32:
+    """Return the smallest float32 whose square root is not less than eps."""
+    v, zero, infinity = eps * eps, np.float32(0), np.float32(np.inf)
+    while np.sqrt(v) < eps:
+        v = np.nextafter(v, infinity)
+    while v > 0 and np.sqrt(np.nextafter(v, zero)) >= eps:
+        v = np.nextafter(v, zero)
+    return v

@@ -16,17 +16,17 @@ import numpy as np
 from adamoffload.arguments import instance, positive_integer
 from adamoffload.engine.kernel import kernel_type
 from adamoffload.engine.program import Program, trace
-from adamoffload.engine.team import Team
+from adamoffload.engine.team import Workers
 from adamoffload.observe.ledger import NO_LEDGER, Holding, Ledger
 from adamoffload.observe.probes import NO_PROBE, Probe
-from adamoffload.observe.rows import Subject
+from adamoffload.observe.rows import Watched
 from adamoffload.offload.abstract import AbstractAdam
 from adamoffload.offload.arena import Arena
 from adamoffload.offload.integrity import Loss
 from adamoffload.offload.pipeline import Pipeline
 from adamoffload.plan.chunks import Chunk, plan_chunks
 from adamoffload.plan.step import Step
-from adamoffload.rules.adam import adam
+from adamoffload.rules.adam import Adam, adam
 from adamoffload.rules.rule import with_flush
 
 __all__ = ["AdamOffload", "OffloadMemory"]
@@ -196,7 +196,7 @@ class AdamOffload(AbstractAdam):
         if probe is not None:
             instance(self._owner, "probe", probe, Probe)
         chunk_size = max(1, positive_integer(self._owner, "chunk_bytes", chunk_bytes) // 4)
-        self._team = Team(threads)
+        self._workers = Workers(threads)
         kernel = kernel_type(self._owner, engine)
         self._kernels = [
             kernel(
@@ -222,14 +222,14 @@ class AdamOffload(AbstractAdam):
         self._ledger.attach(self._backend)
         number = {id(group): i for i, group in enumerate(self._distinct)}
         self._probe.attach(
-            Subject(
+            Watched(
                 self._backend,
                 names,
                 flat,
                 self._arena.order,
                 tuple(number[id(group)] for group in self._groups),
-                plan,
-                self._eps,
+                Adam(beta1=float(self._beta1), beta2=float(self._beta2), eps=float(self._eps)),
+                self._kernels,
             )
         )
         self._holdings = self.memory().holdings
@@ -270,7 +270,7 @@ class AdamOffload(AbstractAdam):
             m, v = self._arena.m[chunk.start : chunk.stop], self._arena.v[chunk.start : chunk.stop]
             spans = [(s.start, s.stop, values[step.step_sizes[s.index]]) for s in chunk.segments]
             step.touched.extend([piece.index for piece in chunk.pieces])
-            observer.run(self._team.run, kernel, chunk, (g, m, v), spans)
+            observer.update(self._workers, kernel, chunk.start, (g, m, v), spans)
 
         self._ledger.sample_memory(step.number, self._backend, self._holdings)
         self._pipeline.run(step, update_chunk)
@@ -278,7 +278,7 @@ class AdamOffload(AbstractAdam):
         observer.close()
 
     def _settle(self) -> list[Loss]:
-        self._team.settle()
+        self._workers.settle()
         return self._pipeline.settle()
 
     def _forget(self) -> None:
@@ -286,4 +286,4 @@ class AdamOffload(AbstractAdam):
 
     @property
     def _manner(self) -> str:
-        return f"engine {self._kernels[0].name!r} in {self._team.threads} threads, "
+        return f"engine {self._kernels[0].name!r} in {self._workers.threads} threads, "

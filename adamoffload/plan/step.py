@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +11,33 @@ import numpy as np
 from adamoffload.device.backend import Array
 from adamoffload.rules.rule import FLUSH_INTERVAL
 
-__all__ = ["Progress", "Step"]
+__all__ = ["Coefficients", "Progress", "Step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """The numbers that some parameters share in a step.
+
+    Attributes
+    ----------
+    lr : float32
+        The learning rate.
+    l2 : float32
+        What times the parameter is added to its gradient, loss scale included; 0 for nothing.
+    keep : float32
+        What the parameter is multiplied by before the update is added: 1 - lr x weight decay where
+        decay is decoupled, else 1.
+    t : int
+        How many updates they have had with this one, counted from 1.
+    scalars : mapping from str to float32
+        What the rule computes with: `Rule.scalars`.
+    """
+
+    lr: np.float32
+    l2: np.float32
+    keep: np.float32
+    t: int
+    scalars: Mapping[str, np.float32]
 
 
 class Progress(NamedTuple):
@@ -62,3 +90,21 @@ class Step(NamedTuple):
     def flush(self) -> bool:
         """Whether denormal moments become zero in this step."""
         return self.number % FLUSH_INTERVAL == 0
+
+    @property
+    def classes(self) -> list[int]:
+        """Which coefficients each parameter has."""
+        numbers = {pair: number for number, pair in enumerate(self._numbers)}
+        return [numbers[pair] for pair in zip(self.rates, self.step_sizes, strict=True)]
+
+    @property
+    def coefficients(self) -> list[Coefficients]:
+        """The distinct ones."""
+        zero, one = np.float32(0), np.float32(1)
+        return [
+            Coefficients(lr, zero, one, self.number, {"lr_t": lr_t}) for lr, lr_t in self._numbers
+        ]
+
+    @property
+    def _numbers(self) -> list[tuple[np.float32, np.float32]]:
+        return list(dict.fromkeys(zip(self.rates, self.step_sizes, strict=True)))

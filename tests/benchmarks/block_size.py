@@ -13,7 +13,7 @@ import numpy as np
 
 from adamoffload.engine.kernel import NumpyKernel
 from adamoffload.engine.program import trace
-from adamoffload.engine.team import Team, available_cores
+from adamoffload.engine.team import Workers, available_cores
 from adamoffload.rules.adam import adam, step_size
 
 size = int(float(sys.argv[1])) if len(sys.argv) > 1 else 10_000_000
@@ -28,7 +28,7 @@ scalars = {
     "eps": eps,
 }
 program = trace(adam, ("g", "m", "v"), tuple(scalars))
-teams = [Team(threads) for threads in sorted({1, available_cores()})]
+teams = [Workers(threads) for threads in sorted({1, available_cores()})]
 blocks = [1 << 13, 1 << 14, 1 << 15, 48 << 10, 1 << 16, 96 << 10, 1 << 17, 1 << 18, 1 << 19]
 seconds: dict[tuple[int, int], list[float]] = {}
 for _ in range(9):
@@ -39,7 +39,7 @@ for _ in range(9):
             np.copyto(g, original)
             for _ in range(2):  # the first fills caches and scratch
                 began_s = time.perf_counter()
-                team.run(kernel, (g, m, v), [(0, size, program.bind(scalars))])
+                team.update(kernel, (g, m, v), [(0, size, program.bind(scalars))])
                 taken_s = time.perf_counter() - began_s
             seconds.setdefault((block, team.threads), []).append(taken_s)
 print(f"{'block':>8}" + "".join(f"{team.threads:>8}t" for team in teams))

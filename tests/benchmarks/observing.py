@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,8 @@ def compare(without: Any, watched: Any, rounds: int) -> str:
 def off_s() -> float:
     """Return the seconds that a step of one chunk spends on calls that do nothing."""
     count = 10_000
-    step, chunk, ticket = [np.zeros(1)] * 3
+    step, ticket = [np.zeros(1)] * 2
+    workers: Any = SimpleNamespace(update=lambda *_: None)
     began_s = time.perf_counter()
     for _ in range(count):
         observer = NO_PROBE.observe(step)  # type: ignore[arg-type]
@@ -93,7 +95,7 @@ def off_s() -> float:
         for _ in range(6):
             record("d2h", 1, 1, ticket)  # type: ignore[arg-type]
 
-        observer.run(lambda *_: None, step, chunk, (), ())  # type: ignore[arg-type]
+        observer.update(workers, step, 0, (), ())  # type: ignore[arg-type]
         NO_LEDGER.sample_memory(1, step, ())  # type: ignore[arg-type]
         observer.close()
     return (time.perf_counter() - began_s) / count

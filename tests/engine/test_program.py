@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from adamoffload.engine.kernel import NumpyKernel
 from adamoffload.engine.program import Program, trace
-from adamoffload.engine.team import Team
+from adamoffload.engine.team import Workers
 from adamoffload.rules.adam import adam
 from adamoffload.rules.rule import with_flush
 
@@ -25,7 +25,7 @@ Float32 = np.ndarray[Any, np.dtype[np.float32]]
 def run(program: Program, arrays: list[Float32], scalars: dict[str, Any]) -> list[Float32]:
     copies = [array.copy() for array in arrays]
     values = program.bind(scalars)
-    Team(threads=1).run(NumpyKernel(program), copies, [(0, arrays[0].size, values)])
+    Workers(threads=1).update(NumpyKernel(program), copies, [(0, arrays[0].size, values)])
     return copies
 
 

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 import adamoffload as ao
 from adamoffload.engine.kernel import ENGINES, NumpyKernel, kernel_type
 from adamoffload.engine.program import Program, trace
-from adamoffload.engine.team import Team
+from adamoffload.engine.team import Workers
 from adamoffload.rules import SGD, Adagrad, Adam, AdamW, AMSGrad, Lion
 from adamoffload.rules.rule import with_flush
 
@@ -89,7 +89,7 @@ def assert_same_bits(i: int, rows: list[Float32], lr: float, t: int, flush: bool
         for engine in ("numpy", "auto"):
             kernel = KERNELS[i, engine, flush]
             results = [row.copy() for row in rows]
-            Team(1).run(kernel, results, [(0, rows[0].size, kernel.program.bind(scalars))])
+            Workers(1).update(kernel, results, [(0, rows[0].size, kernel.program.bind(scalars))])
             for result, plain in zip(results, wanted, strict=True):
                 assert plain.dtype == np.float32
                 nan = np.isnan(plain)

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import errno
 import math
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import adamoffload as ao
-from adamoffload.observe.probes import LEVELS, QUANTITIES, SERIES
+from adamoffload.engine.kernel import kernel_type
+from adamoffload.engine.program import trace
+from adamoffload.engine.team import Workers
+from adamoffload.observe.probes import LEVELS
+from adamoffload.observe.rows import Watched
+from adamoffload.plan.step import Coefficients
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 Shapes = Mapping[str, tuple[int, ...]]
 SHAPES: Shapes = {"a": (40, 50), "b": (7,), "c": (), "d": (130,)}
+NORMS = ("gradient", "m", "v", "step_size", "sqrt_v")
+QUANTITIES = (*NORMS, "rate", "ratio")
+SERIES = ("lr", "lr_t", "bias1", "bias2", "update_ratio", "eps_limited", "frozen")
 BETA1, BETA2, EPS = np.float32(0.9), np.float32(0.999), np.float32(1e-3)
 # Squares are added in float32 by blocks of at most 131,072, in another order than NumPy's float64.
 SUM_RTOL = 1e-5
@@ -533,3 +544,161 @@ def test_ten_thousand_parameters_are_sampled() -> None:
     assert len(probe.names) == 10_000
     wanted = np.sort(draw(2, shapes)["p9999"])
     assert probe.quantiles("gradient", "p9999")[1, [0, -1]].tolist() == wanted.tolist()
+
+
+# -- other rules, and parameters without a gradient ------------------------------------------------
+
+
+class Squares(ao.Rule):
+    """A rule whose slots gather squares of gradients."""
+
+    def scalars(self, lr: Any, t: int) -> Mapping[str, Any]:
+        return {"lr": lr}
+
+    def update(self, g: Any, /, *slots: Any, lr: Any) -> tuple[Any, ...]:
+        return -lr * g, *(g * g + slot for slot in slots)
+
+
+def keeping(*slots: str, **constants: float) -> Any:
+    """Return a rule with these slots and constants."""
+    squares = tuple(slot for slot in slots if slot.startswith("v"))
+    return type("Keeping", (Squares,), {"slots": slots, "squares": squares, **constants})()
+
+
+def watch(rule: ao.Rule, probe: ao.Probe, engine: str = "numpy", absent: bool = False) -> None:
+    """Have a probe observe one step of two parameters, or of the second alone."""
+    device = ao.get_backend("numpy")
+    sizes, lr = {"a": 3, "b": 4}, np.float32(0.5)
+    arrays = ["g", *rule.slots]
+    kernel = kernel_type("test", engine)(trace(rule.update, arrays, ["lr"]))
+    flat = [device.asarray(np.ones(size, np.float32)) for size in sizes.values()]
+    probe.attach(Watched(device, tuple(sizes), flat, [0, 1], [0, 0], rule, [kernel]))
+    coefficients = Coefficients(lr, np.float32(0), np.float32(1), 3, rule.scalars(lr, 3))
+    gradients = [None if absent else flat[0], flat[1]]
+    step: Any = SimpleNamespace(
+        number=1, gradients=gradients, classes=[0, 0], coefficients=[coefficients]
+    )
+    observer = probe.observe(step)
+    start = 3 if absent else 0
+    chunk = [np.arange(1, 8, dtype=np.float32)[start:] for _ in arrays]
+    values = kernel.program.bind({"lr": lr})
+    observer.update(Workers(2), kernel, start, chunk, [(0, 7 - start, values)])
+    observer.close()
+
+
+@pytest.mark.parametrize("engine", ["numpy", "auto"])
+@pytest.mark.parametrize(
+    ("rule", "quantities", "numbers"),
+    [
+        (keeping(), "gradient step_size", "lr update_ratio"),
+        (keeping("m", beta1=0.9, beta2=0.99), "gradient m step_size", "lr update_ratio"),
+        (
+            keeping("v", eps=1e-10),
+            "gradient v step_size sqrt_v rate",
+            "lr update_ratio eps_limited frozen",
+        ),
+        (
+            keeping("m", "v", "v_max", beta1=0.9, beta2=0.99, eps=1e-8),
+            "gradient m v v_max step_size sqrt_v sqrt_v_max rate ratio",
+            "lr lr_t bias1 bias2 update_ratio eps_limited frozen",
+        ),
+    ],
+    ids=["none", "m", "v", "m, v, v_max"],
+)
+def test_a_probe_shows_what_a_rule_keeps(
+    rule: ao.Rule, quantities: str, numbers: str, engine: str
+) -> None:
+    probe = ao.Probe(coordinates=[("b", 1)])
+    watch(rule, probe, engine)
+    assert probe.quantities == tuple(quantities.split())
+    assert probe.numbers == tuple(numbers.split())
+    assert probe.slots == rule.slots
+    g = np.array([4.0, 5, 6, 7])
+    kept = g * g + g
+    for quantity in probe.norm_quantities:
+        roots = np.sqrt(kept) if quantity.startswith("sqrt") else kept
+        wanted = {"gradient": g, "step_size": g / 2}.get(quantity, roots)
+        np.testing.assert_allclose(probe.norm(quantity, "b"), [np.linalg.norm(wanted)], rtol=1e-6)
+        np.testing.assert_allclose(probe.quantiles(quantity, "b")[0, [0, -1]], wanted[[0, -1]])
+    assert probe.trace("b", 1).dtype.names == ("step", "gradient", *rule.slots, "delta")
+    assert probe.trace("b", 1).tolist() == [(1, 5.0, *[30.0] * len(rule.slots), -2.5)]
+
+
+def test_rates_of_a_rule_that_corrects_epsilon() -> None:
+    probe = ao.Probe()
+    watch(keeping("m", "v", beta1=0.9, beta2=0.99, eps=4.0), probe)
+    bias1, bias2 = 1 - 0.9**3, 1 - 0.99**3
+    v = np.array([2.0, 6, 12])
+    assert probe.series("lr_t", "a")[0] == pytest.approx(0.5 * bias2**0.5 / bias1)
+    assert probe.series("eps_limited", "a")[0] == np.mean(np.sqrt(v / bias2) < 4)
+    assert probe.series("eps_limited", "b")[0] == 0
+    rates = 0.5 / bias1 / (np.sqrt(v / bias2) + 4)
+    ends = probe.quantiles("rate", "a")[0, [0, -1]]
+    np.testing.assert_allclose(ends, rates[[2, 0]], rtol=4e-7)  # three roundings to float32
+
+
+def test_a_parameter_that_a_step_leaves_alone_has_nan_in_its_row() -> None:
+    probe = ao.Probe(coordinates=[("a", 1), ("b", 0)])
+    watch(keeping("m", "v", beta1=0.9, beta2=0.99, eps=1e-8), probe, absent=True)
+    for quantity in probe.quantities:
+        assert np.isnan(probe.quantiles(quantity, "a")).all()
+        assert np.isfinite(probe.quantiles(quantity, "b")).all()
+    for quantity in probe.norm_quantities:
+        assert np.isnan(probe.norm(quantity, "a")).all()
+        assert np.isfinite(probe.norm(quantity, "b")).all()
+    for what in probe.numbers:
+        assert np.isnan(probe.series(what, "a")).all()
+        assert np.isfinite(probe.series(what, "b")).all()
+    assert np.isnan(probe.trace("a", 1)["delta"]).all()
+    assert probe.trace("b", 0)["gradient"].tolist() == [4.0]
+    assert probe.first_nonfinite is None
+
+
+# -- as a value -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))]
+)
+def test_a_probe_pickles_with_all_that_it_has_read(copied: Any) -> None:
+    probe = ao.Probe(2, coordinates=[("a", 7)])
+    train(probe)
+    again = copied(probe)
+    for one, other in zip(everything(again), everything(probe), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (again.names, again.sizes) == (probe.names, probe.sizes)
+    with pytest.raises(ValueError, match="watches an optimizer already"):
+        train(again, 1)
+
+
+def test_a_probe_says_what_it_has_sampled() -> None:
+    probe = ao.Probe(2)
+    assert repr(probe) == "Probe(every=2, by='parameter', sample=512): 0 samples of 0 parameters"
+    assert "0 samples" in probe._repr_html_()
+    train(probe, 3, {"<w>": (4,), **{f"p{i}": (1,) for i in range(30)}})
+    assert repr(probe).endswith("2 samples of 31 parameters")
+    page = probe._repr_html_()
+    assert f"<td>&lt;w&gt;</td><td>4</td><td>{probe.rms('gradient', '<w>')[-1]:.3g}</td>" in page
+    assert "step 3, the last of 2 sampled" in page
+    assert "and 11 more" in page
+
+
+def test_a_table_holds_all_samples() -> None:
+    probe = ao.Probe(2)
+    train(probe, 3)
+    table = probe.table()
+    chosen = table[(table["name"] == "d") & (table["quantity"] == "v")]
+    norms = chosen[chosen["statistic"] == "norm"]
+    assert norms["step"].tolist() == [1, 3]
+    assert norms["value"].tolist() == probe.norm("v", "d").tolist()
+    medians = chosen[chosen["statistic"] == "quantile 0.5"]
+    assert medians["value"].tolist() == probe.quantiles("v", "d")[:, 3].tolist()
+
+
+def test_the_bytes_of_a_pending_sample_are_those_of_its_arrays() -> None:
+    few, many = ao.Probe(), ao.Probe()
+    train(few, 1, {"w": (100,)})
+    train(many, 1, {"w": (300,)})
+    added = many._pending[0].nbytes - few._pending[0].nbytes
+    assert added == 4 * 200 * 4  # gradient, m, v and update of 200 more coordinates, in float32
+    assert few._pending[0].nbytes > 4 * 100 * 4 + 8 * (5 + 7)  # and norms and series

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import adamoffload as ao
 from adamoffload.engine.kernel import NumpyKernel
-from adamoffload.engine.team import Team, _Helper
+from adamoffload.engine.team import Workers, _Worker
 
 import faults
 from faults import IN_THREADS, SETTINGS, Fault, Setting, interrupt, trial
@@ -131,13 +131,13 @@ def test_an_update_that_fails_after_its_step_is_that_steps_loss(kind: Any) -> No
 def test_a_thread_that_dies_is_noticed_and_replaced() -> None:
     subject = IN_THREADS.build()
     subject.step(0)
-    team: Team = subject.optimizer._team
-    victim = team._helpers[0]
+    team: Workers = subject.optimizer._workers
+    victim = team._workers[0]
     victim.stop()
     victim._thread.join(10)
     subject.step(1)
     assert subject.state() == faults.undisturbed(IN_THREADS)[2]
-    assert victim not in team._helpers
+    assert victim not in team._workers
 
 
 def test_a_thread_that_dies_at_its_work_breaks_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_a_thread_that_dies_at_its_work_breaks_the_step(monkeypatch: pytest.Monk
     class Death(BaseException):
         pass
 
-    def die(self: _Helper) -> None:
+    def die(self: _Worker) -> None:
         self._go.acquire()
         assert self._work is not None
         try:
@@ -164,7 +164,7 @@ def test_a_thread_that_dies_at_its_work_breaks_the_step(monkeypatch: pytest.Monk
             raise Death
         original(self, *args)
 
-    monkeypatch.setattr(_Helper, "_loop", die)
+    monkeypatch.setattr(_Worker, "_loop", die)
     monkeypatch.setattr(NumpyKernel, "__call__", kernel)
     with pytest.raises(RuntimeError, match="a thread that shared the update has died"):
         subject.step(0)
@@ -321,8 +321,8 @@ def test_a_probe_that_raises_loses_nothing(late: bool) -> None:
             raise Fault("not today")
 
     class Observer:
-        def run(self, run: Any, kernel: Any, chunk: Any, arrays: Any, spans: Any) -> None:
-            run(kernel, arrays, spans)
+        def update(self, workers: Any, kernel: Any, _: int, arrays: Any, spans: Any) -> None:
+            workers.update(kernel, arrays, spans)
             raise Fault("seen too much")
 
     probe = Unwilling()

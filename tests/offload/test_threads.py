@@ -273,12 +273,12 @@ def test_a_child_forked_in_the_middle_of_a_step_refuses_and_says_why() -> None:
     run("""
 device, w, g, opt = make()
 inside, leave = threading.Event(), threading.Event()
-original = opt._team.run
+original = opt._workers.update
 def held(*args):
     original(*args)
     inside.set()
     leave.wait(60)
-opt._team.run = held
+opt._workers.update = held
 step = threading.Thread(target=opt, args=([g],))
 step.start()
 inside.wait(60)
@@ -296,7 +296,7 @@ def check():
 in_child(check)
 leave.set()
 step.join()
-opt._team.run = original
+opt._workers.update = original
 opt([g])
 assert opt.global_step == 2
 """)

@@ -31,7 +31,10 @@ _BANDS = "bands hold the middle 50% and 90% of the coordinates"
 def moments(
     probe: Probe, names: str | Sequence[str] | None = None, *, ax: Axes | None = None
 ) -> Axes:
-    """Draw m and sqrt(v) over the steps: of one parameter its quantiles, of several the RMS.
+    """Draw what the rule keeps over the steps: of one parameter its quantiles, of several the RMS.
+
+    Of Adam, that is m and sqrt(v); of another rule its slots, those that hold squares by their
+    roots.
 
     Parameters
     ----------
@@ -47,12 +50,13 @@ def moments(
     Axes
         Of one parameter, on a linear axis: the medians, and bands from the 5th to the 95th and
         from the 25th to the 75th percentile (`Probe.quantiles`). Of several, on a logarithmic
-        axis: the root mean squares, m solid and sqrt(v) dashed (`Probe.rms`).
+        axis: the root mean squares, m solid and sqrt(v) dashed, a third slot dotted (`Probe.rms`).
 
     Raises
     ------
     ValueError
-        If nothing was sampled, or a name is unknown, or there are more than seven.
+        If nothing was sampled, a name is unknown, there are more than seven, or the rule keeps
+        nothing.
 
     Examples
     --------
@@ -70,40 +74,58 @@ def moments(
     """
     instance("moments", "probe", probe, Probe)
     chosen, notes = _chosen("moments", probe, names)
+    kept = [q if (q := f"sqrt_{slot}") in probe.quantities else slot for slot in probe.slots]
+    if not kept:
+        raise ValueError("moments: the rule keeps nothing that could be drawn")
     with styled(ax) as ax:
         draw = _moments_of_one if len(chosen) == 1 else _moments_of_several
-        entries, more = draw(ax, probe, chosen)
+        entries, more = draw(ax, probe, chosen, kept)
         step_axis(ax, probe.steps)
         what = f"Moments of {shown_name(chosen[0])}" if len(chosen) == 1 else "Moments"
         frame(ax, f"{what}, on the host", notes=[*notes, *more], entries=entries)
     return ax
 
 
-def _moments_of_one(ax: Axes, probe: Probe, names: Sequence[str]) -> tuple[_Entries, list[str]]:
-    series = [probe.quantiles(quantity, names[0]) for quantity in ("m", "sqrt_v")]
-    (m, root_v), notes = gaps(ax, probe.steps, *series)
+def _symbol(quantity: str) -> str:
+    return f"√{quantity[5:]}" if quantity.startswith("sqrt_") else quantity
+
+
+_DASHES = ("-", "--", ":")
+_STYLES = ("solid", "dashed", "dotted")
+
+
+def _moments_of_one(
+    ax: Axes, probe: Probe, names: Sequence[str], kept: Sequence[str]
+) -> tuple[_Entries, list[str]]:
+    series = [probe.quantiles(quantity, names[0]) for quantity in kept]
+    clean, notes = gaps(ax, probe.steps, *series)
     ax.set_ylabel("loss / unit of weight")
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    entries: _Entries = [
-        (_quantiles(ax, probe.steps, m, COLORS["m"], "m", "-"), "m"),
-        (_quantiles(ax, probe.steps, root_v, COLORS["sqrt_v"], "√v", "--"), "√v"),
-    ]
+    entries: _Entries = []
+    for i, (quantity, values) in enumerate(zip(kept, clean, strict=True)):
+        color, label = COLORS.get(quantity, LINES[i]), _symbol(quantity)
+        dash = _DASHES[i % len(_DASHES)]
+        entries.append((_quantiles(ax, probe.steps, values, color, label, dash), label))
     return entries, [_BANDS, *notes]
 
 
-def _moments_of_several(ax: Axes, probe: Probe, names: Sequence[str]) -> tuple[_Entries, list[str]]:
-    series = [probe.rms(quantity, name) for quantity in ("m", "sqrt_v") for name in names]
+def _moments_of_several(
+    ax: Axes, probe: Probe, names: Sequence[str], kept: Sequence[str]
+) -> tuple[_Entries, list[str]]:
+    series = [probe.rms(quantity, name) for name in names for quantity in kept]
     clean, notes = gaps(ax, probe.steps, *series)
     entries: _Entries = []
-    for i, (name, m, root_v) in enumerate(
-        zip(names, clean[: len(names)], clean[len(names) :], strict=True)
-    ):
-        line = _line(ax, probe.steps, m, i, f"m of {name}")
-        _line(ax, probe.steps, root_v, i, f"√v of {name}", "--", marked=False)
-        entries.append((line, _legend(name, m)))
+    for i, name in enumerate(names):
+        for k, quantity in enumerate(kept):
+            values, dash = clean[i * len(kept) + k], _DASHES[k % len(_DASHES)]
+            label = f"{_symbol(quantity)} of {name}"
+            line = _line(ax, probe.steps, values, i, label, dash, marked=not k)
+            if not k:
+                entries.append((line, _legend(name, values)))
     log_axis(ax, *clean)
     ax.set_ylabel("RMS (loss / unit of weight)")
-    return entries, ["m solid, √v dashed", *notes]
+    styles = zip(kept, _STYLES, strict=False)
+    return entries, [", ".join(f"{_symbol(what)} {style}" for what, style in styles), *notes]
 
 
 Show = Literal["step_size", "rate", "update_ratio"]

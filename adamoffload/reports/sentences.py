@@ -135,7 +135,8 @@ def _about_updates(probe: Probe) -> list[str]:
             f"The first number that is NaN or infinite: {bad.quantity} of {bad.name}, element "
             f"{bad.index:,}, in step {bad.step:,}."
         )
-    frozen = [name for name in probe.names if probe.series("frozen", name)[-1] > 0]
+    watched = probe.names if "frozen" in probe.numbers else ()
+    frozen = [name for name in watched if probe.series("frozen", name)[-1] > 0]
     if frozen:
         said.append(
             f"In {len(frozen):,} of {len(probe.names):,} parameters some coordinates have an "

@@ -188,26 +188,27 @@ def moments_by_parameter(probe: Probe) -> Table:
     sizes = probe.sizes
     names = sorted(probe.names, key=lambda name: -sizes[name])
     median = LEVELS.index(0.5)
+    roots = {what[5:]: what for what in probe.norm_quantities if what.startswith("sqrt_")}
+    shown = ["gradient", *(roots.get(slot, slot) for slot in probe.slots)]
+    limited = [what for what in probe.numbers if what == "eps_limited"]
     rows = [
         (
             name,
             f"{sizes[name]:,}",
-            *(number(probe.rms(quantity, name)[-1]) for quantity in ("gradient", "m", "sqrt_v")),
+            *(number(probe.rms(quantity, name)[-1]) for quantity in shown),
             number(probe.quantiles("step_size", name)[-1, median]),
             number(probe.series("update_ratio", name)[-1]),
-            _share(probe.series("eps_limited", name)[-1], 1),
+            *[_share(probe.series(what, name)[-1], 1) for what in limited],
         )
         for name in names[:SHOWN]
     ]
     columns = (
         "parameter" if probe.by == "parameter" else "group",
         "elements",
-        "RMS of gradient",
-        "RMS of m",
-        "RMS of √v",
+        *(f"RMS of {what.replace('sqrt_', '√')}" for what in shown),
         "median step size",
         "update / weight",
-        "√v < ε",
+        *("√v < ε" for _ in limited),
     )
     note = f"The {SHOWN} largest; {len(names) - SHOWN:,} more." if len(names) > SHOWN else ""
     step = int(probe.steps[-1])
@@ -232,7 +233,7 @@ def settings(optimizer: AbstractAdam) -> Table:
     if isinstance(optimizer, AdamOffload):
         program, ring = optimizer._kernels[0], optimizer.memory().ring
         rows += [
-            ("engine", f"{program.name}, {optimizer._team.threads} threads"),
+            ("engine", f"{program.name}, {optimizer._workers.threads} threads"),
             ("staging ring", f"{ring:,} bytes on the device, and as many pinned on the host"),
         ]
     return Table("Settings of the optimizer", ("setting", "value"), rows)

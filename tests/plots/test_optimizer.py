@@ -122,6 +122,7 @@ def test_ten_thousand_parameters_are_summarised() -> None:
         steps = np.array([1])
         names = tuple(f"w{i}" for i in range(10_000))
         sizes = dict.fromkeys(names, 1)
+        slots, quantities = ("m", "v"), ("m", "v", "sqrt_v")
 
         def rms(self, quantity: str, name: str) -> np.ndarray[Any, Any]:
             return np.ones(1)
@@ -163,6 +164,7 @@ def test_a_sample_between_gaps_has_a_marker_since_no_line_shows_it() -> None:
         steps = np.arange(1, 7)
         names = ("a", "b")
         sizes: ClassVar = {"a": 1, "b": 1}
+        slots, quantities = ("m", "v"), ("m", "v", "sqrt_v")
 
         def rms(self, quantity: str, name: str) -> np.ndarray[Any, Any]:
             return np.array([1, np.nan, 2, np.inf, 3, 4])

@@ -20,7 +20,10 @@ from adamoffload.device.parameter import Parameter
 from adamoffload.device.registry import BackendInfo, available_backends, get_backend
 from adamoffload.observe.ledger import HOPS, Event, Ledger
 from adamoffload.observe.probes import NonFinite, Probe
-from adamoffload.offload.optimizer import AdamOffload, OffloadMemory
+from adamoffload.offload.build import OptimizerMemory
+from adamoffload.offload.faces import Adam, AdamOffload, OffloadMemory, ResidentMemory
+from adamoffload.offload.optimizer import Optimizer
+from adamoffload.plan.strategy import Strategy, strategies
 from adamoffload.rules.rule import Rule
 from adamoffload.schedules import (
     CosineDecayLR,
@@ -54,7 +57,6 @@ if TYPE_CHECKING:
     from adamoffload.checkpoint.files import CheckpointError, load, save
     from adamoffload.observe.live import Live, progress
     from adamoffload.observe.trace import write_trace
-    from adamoffload.offload.resident import Adam, ResidentMemory
     from adamoffload.playground import surfaces
     from adamoffload.reports.page import report
 
@@ -79,12 +81,15 @@ __all__ = [
     "NaturalExpDecayLR",
     "NonFinite",
     "OffloadMemory",
+    "Optimizer",
+    "OptimizerMemory",
     "Parameter",
     "PolynomialDecayLR",
     "Probe",
     "ResidencyError",
     "ResidentMemory",
     "Rule",
+    "Strategy",
     "Ticket",
     "Traffic",
     "WarmUpLR",
@@ -111,6 +116,7 @@ __all__ = [
     "softmax",
     "softmax_cross_entropy",
     "stop_gradient",
+    "strategies",
     "surfaces",
     "value_and_grad",
     "warmup_lr",
@@ -130,7 +136,6 @@ _ON_FIRST_USE = {
     "adamoffload.checkpoint.files": ["CheckpointError", "load", "save"],
     "adamoffload.observe.live": ["Live", "progress"],
     "adamoffload.observe.trace": ["write_trace"],
-    "adamoffload.offload.resident": ["Adam", "ResidentMemory"],
     "adamoffload.reports.page": ["report"],
 }
 _MODULES_ON_FIRST_USE = {

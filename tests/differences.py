@@ -11,6 +11,8 @@ NONSENSE = "the reference accepts it and computes nonsense"
 LATE = "the reference notices at the first step; here nothing wrong is constructed"
 NAMES = "any name will do: state is kept apart from parameters"
 
+FUNCTION = "a function of the step is a learning rate, as it is a weight decay"
+
 # Arguments of AdamOffload.
 CONSTRUCTOR: dict[str, tuple[type[Exception] | None, str]] = {
     "lr_07": (ValueError, f"the text '123' became the table 1, 2, 3: {NONSENSE}"),
@@ -21,6 +23,8 @@ CONSTRUCTOR: dict[str, tuple[type[Exception] | None, str]] = {
     "lr_16": (ValueError, LATE),
     "lr_18": (ValueError, LATE),
     "lr_19": (TypeError, f"a dict became the table of its keys: {NONSENSE}"),
+    "lr_21": (None, FUNCTION),
+    "lr_22": (None, FUNCTION),
     "lr_23": (ValueError, NONSENSE),
     "lr_24": (ValueError, NONSENSE),
     "lr_25": (ValueError, "negative, and refused when it is a Python number"),
@@ -58,7 +62,7 @@ STEP: dict[str, tuple[type[Exception] | None, str]] = {
     "grad_list": (None, "a list of gradients is as good as a tuple"),
     "grad_too_many": (ValueError, "a wrong count"),
     "grad_too_few": (ValueError, "a wrong count"),
-    "grad_none": (TypeError, "a wrong object, noticed before anything changed"),
+    "grad_none": (None, "None is no gradient this time: the parameter is left alone"),
 }
 
 # Schedules: (class or function, argument, value); all are accepted here.

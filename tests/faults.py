@@ -295,23 +295,11 @@ class Interrupt:
 
     A line of a ``with`` statement counts when it is reached first. When it is passed again, on the
     way out, no interrupt can come before ``__exit__`` has run, though a trace function could.
-
-    With `again`, a second one comes before that line of what looks at the damage.
     """
 
-    def __init__(self, k: int, again: int = -1, *, subject: Subject) -> None:
+    def __init__(self, k: int, *, subject: Subject) -> None:
         self.k = k
         self.lines = 0
-        if again >= 0:
-            self.settle = subject.optimizer._settle
-            self.again = again
-            vars(subject.optimizer)["_settle"] = self.settle_under_fire
-
-    def settle_under_fire(self) -> Any:
-        # What is raised in a trace function ends the tracing: begin it again.
-        self.k, self.lines = self.again, 0
-        with self.armed():
-            return self.settle()
 
     @contextmanager
     def armed(self) -> Iterator[None]:
@@ -391,7 +379,7 @@ SMALL_CHUNKS = (("chunk_bytes", 16), ("engine", "numpy"))
 DECAYED = (("weight_decay", 0.1), ("loss_scale", 8.0), ("on_nonfinite", "raise"))
 SETTINGS = {
     f"{kind.__name__} {name} {'decayed' if extra else 'plain'}": Setting(
-        kind, name, options=(*(SMALL_CHUNKS if kind is ao.AdamOffload else ()), *extra)
+        kind, name, options=(*SMALL_CHUNKS, *extra)
     )
     for kind in (ao.AdamOffload, ao.Adam)
     for name in DEVICES
@@ -402,6 +390,6 @@ IN_THREADS = Setting(
 )
 
 
-def interrupt(k: int, again: int = -1) -> Any:
-    """Return the disturbance that is an interrupt at a line, and perhaps a second one."""
-    return lambda subject: Interrupt(k, again, subject=subject)
+def interrupt(k: int) -> Any:
+    """Return the disturbance that is an interrupt at a line."""
+    return lambda subject: Interrupt(k, subject=subject)

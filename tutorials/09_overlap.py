@@ -24,7 +24,7 @@ import adamoffload as ao
 plt.rcParams.update(ao.plots.STYLE)
 
 
-def one_step(n, *, chunk_bytes, host_ns, link="pcie4x16"):
+def one_step(n, *, chunk_bytes, host_ns, link="pcie4x16", slots=3):
     """Make a step on a new device; return its ledger."""
     device = ao.get_backend(
         "sim",
@@ -36,7 +36,7 @@ def one_step(n, *, chunk_bytes, host_ns, link="pcie4x16"):
     gradient = device.asarray(np.ones(n, np.float32))
     device.synchronize()
     ledger = ao.Ledger()
-    ao.AdamOffload([w], ledger=ledger, chunk_bytes=chunk_bytes)([gradient])
+    ao.AdamOffload([w], ledger=ledger, chunk_bytes=chunk_bytes, slots=slots)([gradient])
     device.synchronize()
     return ledger
 
@@ -97,16 +97,11 @@ print(f"in one piece: {step_s(whole) * 1e3:.4f} ms")
 # the link downwards pauses after chunk 2, because chunk 3 takes the slot of chunk 0.
 #
 # The ring has three slots. **Predict.** What would the same step take with one slot, with two, with
-# four? Which lanes can work at the same time, if there are only two chunks on their way? For once
-# we reach into the machinery, and change a constant that is not meant to be changed.
-
-from adamoffload.offload import pipeline
+# four? Which lanes can work at the same time, if there are only two chunks on their way?
 
 for slots in (1, 2, 3, 4):
-    pipeline.RING = slots
-    ring = one_step(n, chunk_bytes=n // 2, host_ns=0.15)
+    ring = one_step(n, chunk_bytes=n // 2, host_ns=0.15, slots=slots)
     print(f"slots: {slots}, step: {step_s(ring) * 1e3:.4f} ms")
-pipeline.RING = 3  # as it was
 
 # %%
 # With one slot nothing overlaps, although there are eight chunks: the time is the one *in sequence*

@@ -13,8 +13,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import fields
 from importlib.metadata import version
 from itertools import filterfalse
 from typing import IO, Any, NamedTuple
@@ -27,19 +25,19 @@ from adamoffload.device.backend import Array, Backend, HostArray
 from adamoffload.engine.team import available_cores
 from adamoffload.files import reading, replacing
 from adamoffload.names import check_keys, check_names, short
-from adamoffload.offload import state
-from adamoffload.offload.abstract import AbstractAdam
+from adamoffload.offload.optimizer import Optimizer
+from adamoffload.offload.state import Counters, Key, Saved, adopt, is_negative, read_counters
 
 __all__ = ["CheckpointError", "load", "read", "save"]
 
 FORMAT = "adamoffload checkpoint"
 VERSION = 2
 
-Places = dict[state.Key, Array]
+Arrays = dict[Key, Array]
 """An optimizer's arrays, by kind (``"parameter"``, or a slot's name) and parameter."""
 
 
-def save(path: str | os.PathLike[str], optimizer: AbstractAdam) -> None:
+def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     """Write an optimizer's state and its parameters to a file.
 
     Parameters
@@ -81,18 +79,17 @@ def save(path: str | os.PathLike[str], optimizer: AbstractAdam) -> None:
     (array([1., 1., 1.], dtype=float32), 1, array([1., 1., 1.], dtype=float32))
     """
     _check_optimizer("save", optimizer)
-    with _exclusive(optimizer), replacing(path) as file:
+    with optimizer.exclusive(), replacing(path) as file:
         write_to(file, optimizer)
 
 
-def write_to(file: IO[bytes], optimizer: AbstractAdam) -> None:
+def write_to(file: IO[bytes], optimizer: Optimizer) -> None:
     """Write a checkpoint to a binary file that can seek; the optimizer is at rest."""
-    backend = optimizer._backend
     arrays = (
-        (Entry(kind, name, array.shape, array.dtype.name), _blocks(array, backend))
-        for (kind, name), array in _places(optimizer).items()
+        (Entry(kind, name, array.shape, array.dtype.name), _blocks(array, optimizer.backend))
+        for (kind, name), array in optimizer.state.arrays().items()
     )
-    write(file, _header(state.counters_of(optimizer)), arrays)
+    write(file, _header(optimizer.counters.plain(optimizer.settings)), arrays)
 
 
 def _blocks(array: Array, backend: Backend) -> Iterator[HostArray]:
@@ -107,7 +104,7 @@ def _blocks(array: Array, backend: Backend) -> Iterator[HostArray]:
         yield block
 
 
-def load(path: str | os.PathLike[str], optimizer: AbstractAdam, *, strict: bool = True) -> None:
+def load(path: str | os.PathLike[str], optimizer: Optimizer, *, strict: bool = True) -> None:
     """Take over the state and the parameters that a file holds.
 
     The file and what is in it are checked completely before anything changes. It does not matter on
@@ -146,24 +143,25 @@ def load(path: str | os.PathLike[str], optimizer: AbstractAdam, *, strict: bool 
     _check_optimizer("load", optimizer)
     flag("load", "strict", strict)
     shown = os.fspath(path)
-    with reading(shown) as file, optimizer._lock:
+    with reading(shown) as file:
         try:
             found = read(file, optimizer)
         except CheckpointError as error:
             raise CheckpointError(f"load: {shown!r} cannot be loaded: {error}") from error.__cause__
-        counters = state.adopt(optimizer, found.counters, strict, "load", stacklevel=3)
-        take_over(found._replace(counters=counters), optimizer)
+        own = optimizer.settings, optimizer.counters
+        counters = adopt("load", found.saved, *own, strict=strict, stacklevel=3)
+        take_over(found, counters, optimizer)
 
 
 class Found(NamedTuple):
     """A checkpoint that has been checked: every array is one of the optimizer's, and undamaged."""
 
     reader: Reader
-    counters: state.Counters
+    saved: Saved
     entries: list[Entry]
 
 
-def read(file: IO[bytes], optimizer: AbstractAdam) -> Found:
+def read(file: IO[bytes], optimizer: Optimizer) -> Found:
     """Check a checkpoint from its first byte to its last, and that it has an optimizer's arrays.
 
     Raises
@@ -176,40 +174,55 @@ def read(file: IO[bytes], optimizer: AbstractAdam) -> Found:
     reader = Reader(file)
     with refused():
         header = _as_version_2(reader.header)
-        counters = _counters(header)
+        saved = _saved(header, optimizer)
         entries = reader.entries(header["arrays"])
-    _check_arrays(entries, _places(optimizer))
-    _for_each(entries, lambda entry: deque(reader.blocks(entry), maxlen=0))
-    return Found(reader, counters, entries)
+    _check_arrays(entries, optimizer.state.arrays())
+    squares = optimizer.rule.squares
+
+    def check(entry: Entry) -> None:
+        for block in reader.blocks(entry):
+            if entry.kind in squares and is_negative(block):
+                raise CheckpointError(f"{entry.kind} of {short(entry.name)} is negative somewhere")
+
+    _for_each(entries, check)
+    return Found(reader, saved, entries)
 
 
-def _check_arrays(entries: Sequence[Entry], places: Places) -> None:
-    """Refuse arrays that are not those of an optimizer, by kind, name, shape and type."""
+def _check_arrays(entries: Sequence[Entry], arrays: Arrays) -> None:
+    """Refuse arrays that are not those of an optimizer, by kind, name, shape and type.
+
+    A master may be there or not: beside float32 weights it is the same numbers.
+    """
     own: dict[str, dict[str, Array]] = {}
     found: dict[str, dict[str, Entry]] = {kind: {} for kind, *_ in entries}
-    for (kind, name), array in places.items():
+    for (kind, name), array in arrays.items():
         own.setdefault(kind, {})[name] = array
     for entry in entries:
         found[entry.kind][entry.name] = entry
+    master = found.pop("master", {}), own.pop("master", {})
     check_names("load", "the file", found, own)
-    for kind, arrays in own.items():
-        check_names("load", f"{kind} in the file", found[kind], arrays)
-        for name, array in arrays.items():
-            entry = found[kind][name]
-            if (entry.shape, entry.dtype) != (array.shape, array.dtype.name):
-                raise ValueError(
-                    f"load: {kind} of {short(name)} must have the shape {array.shape} and the type "
-                    f"{array.dtype}, got {entry.shape} and {describe(entry.dtype)} in the file"
-                )
+    for kind, named in own.items():
+        check_names("load", f"{kind} in the file", found[kind], named)
+    both = [("master", master[1][name], master[0][name]) for name in master[1] if name in master[0]]
+    both += [
+        (k, array, found[k][name]) for k, named in own.items() for name, array in named.items()
+    ]
+    for kind, array, entry in both:
+        if (entry.shape, entry.dtype) != (array.shape, array.dtype.name):
+            raise ValueError(
+                f"load: {kind} of {short(entry.name)} must have the shape {array.shape} and the "
+                f"type {array.dtype}, got {entry.shape} and {describe(entry.dtype)} in the file"
+            )
 
 
-def take_over(found: Found, optimizer: AbstractAdam) -> None:
-    """Replace an optimizer's arrays and counters by what `read` has found."""
-    places, backend = _places(optimizer), optimizer._backend
-    with state.replacing(optimizer, found.counters) as touched:
+def take_over(found: Found, counters: Counters, optimizer: Optimizer) -> None:
+    """Replace an optimizer's arrays by what `read` has found, and its counters."""
+    arrays, backend = optimizer.state.arrays(), optimizer.backend
+    entries = [entry for entry in found.entries if entry[:2] in arrays]
+    with optimizer.replacing(counters) as touched:
 
         def fill(entry: Entry) -> None:
-            target = places[entry[:2]].reshape(-1)
+            target = arrays[entry[:2]].reshape(-1)
             touched.append(entry[:2])
             if not backend.owns(target):
                 deque(found.reader.blocks(entry, target), maxlen=0)
@@ -219,12 +232,15 @@ def take_over(found: Found, optimizer: AbstractAdam) -> None:
                 backend.h2d(block, target[begin : begin + block.size]).wait()
                 begin += block.size
 
-        away = {key for key, array in places.items() if backend.owns(array)}
-        _for_each(found.entries, fill, away)
+        away = {key for key, array in arrays.items() if backend.owns(array)}
+        _for_each(entries, fill, away)
+        for kind, name in arrays.keys() - {entry[:2] for entry in entries}:  # a master
+            touched.append((kind, name))
+            backend.d2h(arrays["parameter", name], arrays[kind, name]).wait()
 
 
 def _for_each(
-    entries: Sequence[Entry], act: Callable[[Entry], object], away: Container[state.Key] = ()
+    entries: Sequence[Entry], act: Callable[[Entry], object], away: Container[Key] = ()
 ) -> None:
     """Act on each entry, in threads if its array is large and not on the device.
 
@@ -244,10 +260,10 @@ def _for_each(
 # -- the header -------------------------------------------------------------------------------
 
 
-def _header(counters: state.Counters) -> dict[str, Any]:
+def _header(plain: dict[str, Any]) -> dict[str, Any]:
     """Return what a header says of an optimizer, but for its arrays."""
     header = {"format": FORMAT, "version": VERSION, "adamoffload": version("adamoffload")}
-    plain = {field.name: _plain(getattr(counters, field.name)) for field in fields(counters)}
+    plain = _plain(plain)
     return {**header, "hyperparameters": plain.pop("hyperparameters"), "counters": plain}
 
 
@@ -279,37 +295,23 @@ def _as_version_2(header: Any) -> dict[str, Any]:
     return {**header, "arrays": arrays, "counters": {key: header[key] for key in _COUNTERS}}
 
 
-# -- the optimizer ----------------------------------------------------------------------------
-
 _SLOTS = {"moment1": "m", "moment2": "v"}
 _COUNTERS = ("global_step", "beta1_power", "beta2_power", "learning_rate")
+_OPTIONAL = ("beta1_power", "beta2_power", "missed", "frozen", "learning_rates")
 
 
-def _counters(header: dict[str, Any]) -> state.Counters:
+def _saved(header: dict[str, Any], optimizer: Optimizer) -> Saved:
     """Check the counters and the hyper-parameters of a header."""
     counters, hyperparameters = header["counters"], header["hyperparameters"]
-    check_keys("its header", "counters", counters, _COUNTERS)
-    return state.read_counters("its header", {**counters, "hyperparameters": hyperparameters})
-
-
-def _places(optimizer: AbstractAdam) -> Places:
-    """Return the arrays to keep, parameters first, wherever they live."""
-    own = state.places(optimizer)
-    return {(_SLOTS.get(kind, kind), name): array for (kind, name), array in own.items()}
-
-
-@contextmanager
-def _exclusive(optimizer: AbstractAdam) -> Iterator[None]:
-    """Let no step run in the block, which begins when all that was issued has ended."""
-    with optimizer._lock:
-        optimizer._integrity.settled(optimizer._settle)
-        optimizer._backend.synchronize()  # also what others have issued may write the parameters
-        yield
+    keys = ("global_step", "learning_rate", *_OPTIONAL)
+    check_keys("its header", "counters", counters, keys, _OPTIONAL)
+    state = {**counters, "hyperparameters": hyperparameters}
+    return read_counters("its header", state, optimizer.settings.names)
 
 
 def _check_optimizer(owner: str, optimizer: object) -> None:
-    if not isinstance(optimizer, AbstractAdam):
+    if not isinstance(optimizer, Optimizer):
         raise TypeError(
-            f"{owner}: optimizer must be an AdamOffload or Adam, got {describe(optimizer)}; "
+            f"{owner}: optimizer must be an optimizer of adamoffload, got {describe(optimizer)}; "
             f"it comes after the path"
         )

@@ -22,7 +22,6 @@ from adamoffload.autodiff.data import Digits, batches, load_digits
 from adamoffload.autodiff.functions import softmax_cross_entropy
 from adamoffload.cli.results import prepare, save_figure, save_json, writing
 from adamoffload.cli.text import UsageError
-from adamoffload.offload.pipeline import RING
 
 __all__ = [
     "BATCH",
@@ -74,7 +73,7 @@ def run(output: Path, epochs: int, seed: int, backend: str, memory_bytes: int) -
         f"A network {'-'.join(map(str, LAYERS))} for handwritten digits: {size:,} parameters.\n"
         f"A device with {memory_bytes:,} bytes of memory.\n"
     )
-    _print_needs(size, memory_bytes)
+    _print_needs(memory_bytes)
     try:
         as_predicted = _show_resident(device, digits, seed, memory_bytes)
         result = _train_offloaded(
@@ -160,22 +159,27 @@ def _accuracy(
 # -- with Adam on the device ----------------------------------------------------------------------
 
 
-def _print_needs(size: int, memory_bytes: int) -> None:
-    ring = RING * min(CHUNK_BYTES, 4 * size)
-    rows = [
-        ("parameters", 4 * size, 4 * size),
-        ("gradients", 4 * size, 4 * size),
-        ("moment1", 4 * size, 0),
-        ("moment2", 4 * size, 0),
-        ("staging ring", 0, ring),
+def _print_needs(memory_bytes: int) -> None:
+    unlimited = new_parameters(ao.get_backend("numpy"), 0)
+    both = [
+        {held.kind: held.nbytes for held in optimizer.memory().holdings if held.place == "device"}
+        for optimizer in (
+            ao.Adam(unlimited, chunk_bytes=CHUNK_BYTES),
+            ao.AdamOffload(unlimited, chunk_bytes=CHUNK_BYTES),
+        )
     ]
-    rows.append(("in all", sum(r for _, r, _ in rows), sum(o for _, _, o in rows)))
+    resident, offloaded = both
+    rows = [
+        (kind, resident.get(kind, 0), offloaded.get(kind, 0))
+        for kind in ("parameters", "gradients", "moments", "staging")
+    ]
+    rows.append(("in all", sum(resident.values()), sum(offloaded.values())))
     print(f"{'bytes on the device':<22}{'Adam resident':>15}{'Adam offloaded':>17}")
-    for name, resident, offloaded in rows:
-        print(f"{name:<22}{resident:>15,}{offloaded:>17,}")
+    for name, *needed in rows:
+        print(f"{name:<22}{needed[0]:>15,}{needed[1]:>17,}")
     verdicts = [
-        f"{memory_bytes - needed:,} left" if needed <= memory_bytes else "too much"
-        for needed in rows[-1][1:]
+        f"{memory_bytes - total:,} left" if total <= memory_bytes else "too much"
+        for total in rows[-1][1:]
     ]
     print(f"{'':<22}{verdicts[0]:>15}{verdicts[1]:>17}\n")
 
@@ -190,19 +194,19 @@ def _allocation_bytes(device: ao.Backend) -> int:
 
 
 def _predict_failure(
-    parameters: list[tuple[str, int]], others: list[int], unit: int, memory_bytes: int
+    parameters: list[int], others: list[int], unit: int, memory_bytes: int
 ) -> _Failure | None:
-    """Return which allocation of a moment must fail, if one must; allocations fill whole units."""
+    """Return which of the moments cannot be allocated, if one cannot; allocations fill units."""
 
     def taken(nbytes: int) -> int:
         return -(-nbytes // unit) * unit
 
-    used = sum(2 * taken(nbytes) for _, nbytes in parameters) + sum(map(taken, others))
-    for name, nbytes in parameters:
-        for moment in ("moment1", "moment2"):
-            if used + taken(nbytes) > memory_bytes:
-                return f"{moment} of {name}", nbytes, used
-            used += taken(nbytes)
+    used = sum(2 * taken(nbytes) for nbytes in parameters) + sum(map(taken, others))
+    nbytes = sum(parameters)
+    for moment in ("m", "v"):
+        if used + taken(nbytes) > memory_bytes:
+            return f"{moment} of {nbytes // 4:,} parameters", nbytes, used
+        used += taken(nbytes)
     return None
 
 
@@ -214,14 +218,14 @@ def _show_resident(device: ao.Backend, digits: Digits, seed: int, memory_bytes: 
     images = device.asarray(digits.train_images[:BATCH])
     labels = device.asarray(digits.train_labels[:BATCH])
     predicted = _predict_failure(
-        [(p.name, p.data.nbytes) for p in parameters],
+        [p.data.nbytes for p in parameters],
         [images.nbytes, labels.nbytes, 4],  # 4: the loss
         unit,
         memory_bytes,
     )
     loss, gradients = loss_and_gradients(parameters)(images, labels)
     try:
-        optimizer = ao.Adam(parameters, LEARNING_RATE)
+        optimizer = ao.Adam(parameters, LEARNING_RATE, chunk_bytes=CHUNK_BYTES)
     except ao.DeviceMemoryError as error:
         (what,) = error.__notes__  # which moment it was
         return _report(predicted, (what, error.requested_bytes, error.used_bytes))
@@ -232,7 +236,7 @@ def _show_resident(device: ao.Backend, digits: Digits, seed: int, memory_bytes: 
         optimizer(gradients)
         print("  it fits: with this much memory there is no need to offload\n")
     except ao.DeviceMemoryError:
-        print("  the moments fit, but not the temporaries of the update\n")
+        print("  the moments fit, but not what computing the update takes\n")
     return True
 
 

@@ -14,8 +14,8 @@ What a plug-in implements:
 ==================  ==========================================================================
 
 and, when it runs asynchronously or keeps its own time, any of ``now``, ``synchronize``,
-``_empty_pinned``, ``run_on_device`` and ``run_on_host``; when its time is simulated, ``simulated``;
-when it needs hardware, ``unavailable``.
+``_empty_pinned``, ``run_on_device`` and ``run_on_host``; when its time is simulated, ``simulated``
+and ``fused``; when it needs hardware, ``unavailable``.
 What it gets: `Backend.asarray`, `Backend.asnumpy`, `Backend.d2h` and `Backend.h2d`, which are
 final, check their operands and count every byte. A plug-in cannot move one uncounted.
 
@@ -39,6 +39,7 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol, TypeAlias, final
 
 import numpy as np
@@ -302,6 +303,16 @@ class Backend(ABC):
             What must be done before it starts.
         """
         return self._run(function, after)
+
+    def fused(self, nbytes: int) -> AbstractContextManager[object]:  # noqa: ARG002
+        """Return a context whose operations on the device are one kernel to a simulated clock.
+
+        Parameters
+        ----------
+        nbytes : int
+            Bytes of device memory that it reads and writes.
+        """
+        return nullcontext()
 
     def run_on_host(
         self,

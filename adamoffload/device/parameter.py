@@ -20,10 +20,33 @@ from adamoffload.arguments import describe
 from adamoffload.device.backend import Array, Backend, ResidencyError, backend_of
 from adamoffload.device.hints import hint
 
-__all__ = ["Parameter", "stand_ins"]
+__all__ = ["Claim", "Parameter", "stand_ins"]
 
 stand_ins: ContextVar[Mapping[int, Any]] = ContextVar("stand_ins", default=MappingProxyType({}))
 """By ``id(parameter)``: what stands for it in this context's expressions instead of its array."""
+
+
+class Claim:
+    """One optimizer's right to move its parameters, until another takes one of them over.
+
+    Attributes
+    ----------
+    lost : str
+        Name of a parameter that another optimizer has taken over; empty if none has.
+    """
+
+    __slots__ = ("lost",)
+
+    def __init__(self) -> None:
+        self.lost = ""
+
+    def check(self, owner: str) -> None:
+        """Raise RuntimeError if a parameter was taken over."""
+        if self.lost:
+            raise RuntimeError(
+                f"{owner}: another optimizer was constructed on parameter {self.lost!r} and has "
+                f"taken it over; use that one, or construct this one anew and load its state"
+            )
 
 
 class Parameter(NDArrayOperatorsMixin):
@@ -61,7 +84,7 @@ class Parameter(NDArrayOperatorsMixin):
     array(12., dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_backend", "_data", "_name")
+    __slots__ = ("__weakref__", "_backend", "_claim", "_data", "_name")
 
     def __init__(self, data: Array, name: str) -> None:
         if not isinstance(name, str):
@@ -81,6 +104,13 @@ class Parameter(NDArrayOperatorsMixin):
             )
         self._data = data
         self._name = name
+        self._claim: Claim | None = None
+
+    def claim(self, claim: Claim) -> None:
+        """Let an optimizer move it from now on, and the one before not any more."""
+        if self._claim is not None:
+            self._claim.lost = self.name
+        self._claim = claim
 
     @property
     def data(self) -> Array:

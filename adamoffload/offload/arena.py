@@ -1,63 +1,102 @@
-"""Where the host's state lives.
+"""Where state lives: one flat array for each thing that is kept, at its home.
 
-The moments of all parameters stand in two flat arrays, the arena, ordered so that parameters of
-one group are neighbours. `adamoffload.plan.chunks` cuts it into what crosses the link at once.
+Parameters that share their hyper-parameters are neighbours in it. `adamoffload.plan.chunks` cuts
+it into what is worked on at once; each parameter's own array is a view.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from adamoffload.device.backend import Array, Backend, DeviceMemoryError
 from adamoffload.device.parameter import Parameter
-from adamoffload.offload.groups import Group
+from adamoffload.observe.ledger import Record
+from adamoffload.plan.hops import Place
 
 __all__ = ["Arena"]
 
-Moments = np.ndarray[Any, np.dtype[np.float32]]
+_FLOAT32 = np.dtype(np.float32)
 
 
 class Arena:
-    """The moments of all parameters, in two flat arrays on the host.
+    """What is kept of some parameters from step to step.
 
     Parameters
     ----------
+    backend : Backend
+        The device.
     parameters : sequence of Parameter
-        In update order.
-    groups : sequence of Group
-        The group of each.
+        All of the optimizer's, in update order.
+    indices : sequence of int
+        Which of them are in here, as they follow each other.
+    kept : sequence of (str, str, int)
+        Name, home and bytes per parameter of each thing: `Strategy.kept`.
+    pinned : bool
+        Whether the link reaches the host's arrays directly.
+    record : callable
+        From `Ledger.at`: for the copies that make a master.
 
     Attributes
     ----------
-    order : tuple of int
-        The parameters' places in update order, as they follow each other in the arena.
-    m, v : ndarray, shape (size,), float32
-        First and second moments, zero at first.
-    moment1, moment2 : mapping from str to ndarray
-        Views into `m` and `v`, of each parameter's shape, by its name.
+    indices : tuple of int
+        The parameters, as they follow each other.
+    size : int
+        Elements of each array.
+    arrays : dict from str to array, shape (size,), float32
+        By thing; zero at first, and a master a copy of the parameters.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If an array does not fit on the device; a note says which.
     """
 
-    def __init__(self, parameters: Sequence[Parameter], groups: Sequence[Group]) -> None:
-        rank = {id(group): i for i, group in reversed(list(enumerate(groups)))}
-        self.order = tuple(sorted(range(len(groups)), key=lambda i: rank[id(groups[i])]))
-        self.size = sum(p.size for p in parameters)
-        self.m: Moments = np.zeros(self.size, np.float32)
-        self.v: Moments = np.zeros(self.size, np.float32)
-        moment1, moment2 = {}, {}
-        start = 0
-        for i in self.order:
-            parameter = parameters[i]
-            stop = start + parameter.size
-            moment1[parameter.name] = self.m[start:stop].reshape(parameter.shape)
-            moment2[parameter.name] = self.v[start:stop].reshape(parameter.shape)
-            start = stop
-        names = [parameter.name for parameter in parameters]
-        self.moment1 = _in_order(moment1, names)
-        self.moment2 = _in_order(moment2, names)
+    def __init__(
+        self,
+        backend: Backend,
+        parameters: Sequence[Parameter],
+        indices: Sequence[int],
+        kept: Sequence[tuple[str, Place, int]],
+        *,
+        pinned: bool,
+        record: Record,
+    ) -> None:
+        self.indices = tuple(indices)
+        self._parameters = [parameters[i] for i in indices]
+        self.size = sum(p.size for p in self._parameters)
+        self.arrays: dict[str, Array] = {}
+        for thing, home, _ in kept:
+            self.arrays[thing] = self._allocated(backend, thing, home, pinned)
+        if "master" in self.arrays:
+            master = self.arrays["master"]
+            for parameter, where in self._slices():
+                backend.d2h(parameter.data.reshape(-1), master[where], record=record).wait()
 
+    def _allocated(self, backend: Backend, thing: str, home: Place, pinned: bool) -> Array:
+        if home == "host" and not pinned:
+            return np.zeros(self.size, _FLOAT32)
+        try:
+            if home == "host":
+                array = backend._empty_pinned(self.size, _FLOAT32)
+            else:
+                array = backend._empty((self.size,), _FLOAT32)
+        except DeviceMemoryError as error:
+            error.add_note(f"{thing} of {self.size:,} parameters")
+            raise
+        array[...] = 0
+        return array
 
-def _in_order(views: dict[str, Moments], names: list[str]) -> Mapping[str, Moments]:
-    return MappingProxyType({name: views[name] for name in names})
+    def _slices(self) -> list[tuple[Parameter, slice]]:
+        slices, start = [], 0
+        for parameter in self._parameters:
+            slices.append((parameter, slice(start, start + parameter.size)))
+            start += parameter.size
+        return slices
+
+    def views(self, thing: str) -> Mapping[str, Any]:
+        """Return a view of each parameter's part of a thing, of its shape, by name."""
+        array = self.arrays[thing]
+        return {p.name: array[where].reshape(p.shape) for p, where in self._slices()}

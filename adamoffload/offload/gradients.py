@@ -11,6 +11,7 @@ import numpy as np
 from adamoffload.arguments import describe
 from adamoffload.device.backend import Array, ResidencyError, backend_of
 from adamoffload.device.parameter import Parameter
+from adamoffload.names import listed
 
 __all__ = ["Gradients", "centralized"]
 
@@ -36,12 +37,13 @@ class Gradients:
         self.backend = backend
         self._spans = sorted((backend._address(p.data), 4 * p.size, p.name) for p in parameters)
         self._starts = [start for start, _, _ in self._spans]
+        self._index = {parameter.name: i for i, parameter in enumerate(parameters)}
         self._expected = [
             (parameter, parameter.shape, 4 * parameter.size) for parameter in parameters
         ]
 
-    def flat(self, gradients: Any) -> list[Array]:
-        """Return the gradients, each as a flat array, in update order.
+    def flat(self, gradients: Any) -> list[Array | None]:
+        """Return the gradients, each as a flat array, in update order; None where there is none.
 
         A gradient that is not C-contiguous is copied, on the device; others are views.
 
@@ -60,25 +62,44 @@ class Gradients:
                 f"{describe(gradients)}"
             )
         if len(gradients) != len(self._parameters):
+            hint = ""
+            if len(gradients) == 2 and isinstance(gradients[1], tuple | list):
+                hint = "; value_and_grad returns the value as well: value, gradients = f(x)"
             raise ValueError(
                 f"{self._owner}: expected {len(self._parameters)} gradients, one for each "
-                f"parameter, got {len(gradients)}"
+                f"parameter (None for one that has none), got {len(gradients)}{hint}"
             )
         return [
-            self._flat(gradient, *expected)
+            None if gradient is None else self._flat(gradient, *expected)
             for gradient, expected in zip(gradients, self._expected, strict=True)
         ]
 
-    def _by_order(self, gradients: Mapping[str, Array]) -> list[Array]:
-        names = [parameter.name for parameter in self._parameters]
-        unknown = [name for name in gradients if name not in names]
-        missing = [name for name in names if name not in gradients]
-        if unknown or missing:
+    def one(self, parameter: Any, gradient: Any) -> tuple[int, Array]:
+        """Return the index of a parameter, given it or its name, and its gradient, flattened.
+
+        Raises
+        ------
+        TypeError, ResidencyError, ValueError
+            As `flat`; and for what is no parameter of this optimizer.
+        """
+        name = parameter.name if isinstance(parameter, Parameter) else parameter
+        index = self._index.get(name, -1) if isinstance(name, str) else -1
+        strange = isinstance(parameter, Parameter) and self._parameters[index] is not parameter
+        if index < 0 or strange:
             raise ValueError(
-                f"{self._owner}: gradients must be given for each parameter by its name; "
-                f"missing: {missing or 'none'}, unknown: {unknown or 'none'}"
+                f"{self._owner}: {describe(parameter)} is no parameter of this optimizer; pass one "
+                f"of optimizer.parameters, or its name"
             )
-        return [gradients[name] for name in names]
+        return index, self._flat(gradient, *self._expected[index])
+
+    def _by_order(self, gradients: Mapping[str, Array]) -> list[Array | None]:
+        unknown = [name for name in gradients if name not in self._index]
+        if unknown:
+            raise ValueError(
+                f"{self._owner}: there is no parameter {listed(unknown, [*self._index])}; "
+                f"gradients are given by the parameters' names"
+            )
+        return [gradients.get(name) for name in self._index]
 
     def _flat(
         self, gradient: Any, parameter: Parameter, shape: tuple[int, ...], nbytes: int

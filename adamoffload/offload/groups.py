@@ -1,4 +1,4 @@
-"""Reads what a user passes as parameters, learning rates and weight decays.
+"""Reads what a user passes as parameters: a list of them, or groups with numbers of their own.
 
 The result is one `Group` for each parameter; parameters that share all hyper-parameters share the
 `Group` object. Everything wrong is refused here, before an optimizer exists.
@@ -6,101 +6,22 @@ The result is one `Group` for each parameter; parameters that share all hyper-pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from adamoffload.arguments import describe, flag, float32, number, table
+from adamoffload.arguments import describe, flag
 from adamoffload.device.backend import ResidencyError
 from adamoffload.device.parameter import Parameter
-from adamoffload.schedules import LearningRateSchedule
+from adamoffload.rules.rates import Decay, Rate, TableRate, read_decay, read_rate
 
-__all__ = [
-    "Decay",
-    "FixedRate",
-    "Group",
-    "Rate",
-    "TableRate",
-    "read_decay",
-    "read_parameters",
-    "read_rate",
-]
+__all__ = ["Group", "read_parameters"]
 
 _GROUP_KEYS = ("params", "lr", "weight_decay", "grad_centralization", "order_params")
-
-
-class Rate(Protocol):
-    """A learning rate: a number, a table by step, or a schedule."""
-
-    @property
-    def source(self) -> Any:
-        """What `AdamOffload.get_lr_parameter` returns."""
-
-    def at(self, step: int) -> np.float32:
-        """Return the rate of the 0-based `step`."""
-
-
-class FixedRate:
-    """A learning rate that stays until it is assigned anew: ``given`` at first, ``value`` now."""
-
-    __slots__ = ("given", "value")
-
-    def __init__(self, value: np.float32) -> None:
-        self.given = self.value = value
-
-    @property
-    def source(self) -> np.float32:
-        """The number."""
-        return self.value
-
-    def at(self, step: int) -> np.float32:  # noqa: ARG002
-        """Return the number."""
-        return self.value
-
-
-@dataclass(frozen=True, slots=True)
-class TableRate:
-    """A learning rate for each step."""
-
-    owner: str
-    source: np.ndarray[Any, np.dtype[np.float32]]
-
-    def at(self, step: int) -> np.float32:
-        """Return the entry of the step, or raise RuntimeError if there is none."""
-        if step >= len(self.source):
-            raise RuntimeError(
-                f"{self.owner}: the learning_rate table has {len(self.source)} entries, all used; "
-                f"step {step + 1} needs one more. Pass a longer table or a LearningRateSchedule"
-            )
-        return np.float32(self.source[step])
-
-
-@dataclass(frozen=True, slots=True)
-class _ScheduledRate:
-    """A learning rate that a schedule computes."""
-
-    owner: str
-    source: LearningRateSchedule
-
-    def at(self, step: int) -> np.float32:
-        return _called(self.owner, "learning_rate", self.source, step)
-
-
-@dataclass(frozen=True, slots=True)
-class Decay:
-    """A weight decay: a number, or a callable of the 0-based step."""
-
-    owner: str
-    source: float | Callable[[int], Any]
-
-    def at(self, step: int) -> np.float32:
-        """Return the decay of the 0-based `step`."""
-        if callable(self.source):
-            return _called(self.owner, "weight_decay", self.source, step)
-        return np.float32(self.source)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,49 +33,8 @@ class Group:
     centralize: bool = False
 
 
-def read_rate(owner: str, value: object) -> Rate:
-    """Read a learning rate: a number, a 0-D array, an iterable of numbers, or a schedule.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is something else, negative, not finite, empty or nested.
-    """
-    if isinstance(value, LearningRateSchedule):
-        return _ScheduledRate(owner, value)
-    if isinstance(value, np.ndarray):
-        if value.ndim > 1:
-            raise ValueError(
-                f"{owner}: learning_rate must have one dimension, a number a step, got shape "
-                f"{value.shape}"
-            )
-        if value.ndim == 0:
-            value = value[()]
-    if isinstance(value, float | int | np.number | np.bool_):
-        rate = number(owner, "learning_rate", value, at_least=0)
-        return FixedRate(float32(owner, "learning_rate", rate))
-    rates = table(owner, "learning_rate", value)
-    float32(owner, "learning_rate", float(rates.max()))
-    return TableRate(owner, rates.astype(np.float32))
-
-
-def read_decay(owner: str, value: object) -> Decay:
-    """Read a weight decay: a number or a callable of the 0-based step.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is something else, negative or not finite.
-    """
-    if callable(value):
-        return Decay(owner, value)
-    decay = number(owner, "weight_decay", value, at_least=0)
-    float32(owner, "weight_decay", decay)
-    return Decay(owner, decay)
-
-
 def read_parameters(
-    owner: str, params: object, rate: Rate, decay: Decay
+    owner: str, params: object, rate: Rate, decay: Decay, exempt: Sequence[str] = ()
 ) -> tuple[tuple[Parameter, ...], tuple[Group, ...], bool]:
     """Read parameters or groups of them.
 
@@ -166,6 +46,8 @@ def read_parameters(
         What the user passed.
     rate, decay : Rate, Decay
         The defaults, for what a group leaves out.
+    exempt : sequence of str
+        Without groups, parameters with one of these in their name get no decay.
 
     Returns
     -------
@@ -187,7 +69,7 @@ def read_parameters(
         decayed = Group(rate, decay)
         plain = Group(rate, Decay(owner, 0.0))
         parameters = tuple(items)
-        groups = tuple(plain if "beta" in p.name or "gamma" in p.name else decayed for p in items)
+        groups = tuple(plain if any(part in p.name for part in exempt) else decayed for p in items)
     elif grouped:
         parameters, groups = _read_groups(owner, items, Group(rate, decay))
     else:
@@ -221,6 +103,7 @@ def _read_groups(
 ) -> tuple[tuple[Parameter, ...], tuple[Group, ...]]:
     order: object = ()
     members: list[tuple[Parameter, Group]] = []
+    known: set[int] = set()
     for entry in dicts:
         unknown = [key for key in entry if key not in _GROUP_KEYS]
         if unknown:
@@ -244,8 +127,9 @@ def _read_groups(
                     f"{owner}: a group's params must hold Parameter objects, got "
                     f"{describe(parameter)}"
                 )
-            if any(parameter is other for other, _ in members):
+            if id(parameter) in known:
                 raise RuntimeError(f"{owner}: parameter {parameter.name!r} is in two places")
+            known.add(id(parameter))
             members.append((parameter, group))
     _check_names(owner, [parameter for parameter, _ in members])
     members = _ordered(owner, members, order)
@@ -301,14 +185,17 @@ def _ordered(
 
 
 def _check_names(owner: str, parameters: Sequence[Parameter]) -> None:
-    seen = set()
+    seen: dict[str, Parameter] = {}
     for parameter in parameters:
-        if parameter.name in seen:
+        other = seen.setdefault(parameter.name, parameter)
+        if other is not parameter:
             raise ValueError(
                 f"{owner}: two parameters are called {parameter.name!r}; state is kept by name, "
                 f"so names must differ"
             )
-        seen.add(parameter.name)
+    if len(seen) < len(parameters):
+        twice = Counter(parameter.name for parameter in parameters).most_common(1)[0][0]
+        raise ValueError(f"{owner}: parameter {twice!r} is given twice; give each one once")
 
 
 def _check_arrays(owner: str, parameters: Sequence[Parameter]) -> None:
@@ -352,11 +239,3 @@ def _check_tables(owner: str, groups: Sequence[Group]) -> None:
             f"{owner}: learning_rate tables must have the same size in all groups, got "
             f"{sorted(lengths)}"
         )
-
-
-def _called(owner: str, name: str, function: Callable[[int], Any], step: int) -> np.float32:
-    """Call a schedule; whatever it returns must be one finite real number."""
-    value = function(step)
-    if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.item()
-    return float32(owner, f"{name} at step {step}", number(owner, f"{name}({step})", value))

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 __all__ = ["FIXED", "MISSING"]
 
-_RATE = "the learning rate is `learning_rate`, a number that can be assigned between steps"
+_RATE = (
+    "the learning rate is `learning_rate`, a number that can be assigned between steps; for some "
+    "parameters, set_learning_rate(rate, *parameters)"
+)
 _GROUPS = (
     "give groups to the constructor, as dicts: {'params': [...], 'lr': ..., 'weight_decay': ...}"
 )
 _CONSTRUCTED = "it is fixed when the optimizer is constructed; construct one with another value"
 
 MISSING = {
-    "step": "call the optimizer itself, with the gradients: optimizer(gradients)",
     "zero_grad": "gradients are an argument of each call, so there is nothing to set to zero",
     "backward": "adamoffload.value_and_grad computes gradients",
     "lr": _RATE,
     "param_groups": _GROUPS,
     "add_param_group": _GROUPS,
-    "state": "moments are in `moment1` and `moment2`, all of it in `state_dict()`",
+    "moment1": "the rule's slots are in `state`, by name: opt.state['m']",
+    "moment2": "the rule's slots are in `state`, by name: opt.state['v']",
 }
 """What an optimizer does not have, and what is there in its place."""
 

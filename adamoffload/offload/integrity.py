@@ -1,9 +1,9 @@
-"""Whether an optimizer's parameters, moments and counters still belong together.
+"""Whether an optimizer's parameters, state and counters still belong together.
 
 A step is marked before it can change anything, and the mark goes when everything has changed.
-Whatever ends it in between, at whatever point, an interrupt included, therefore leaves the mark,
-and nobody goes on as if nothing had happened. Only then is it looked at more closely: a step that
-has touched nothing leaves no trace, any other makes the optimizer refuse to go on.
+Whatever ends it in between, an interrupt included, leaves the mark, and only then is it looked at
+more closely: a step that has touched nothing leaves no trace; after any other the optimizer refuses
+to go on, and says what had been touched.
 """
 
 from __future__ import annotations
@@ -12,21 +12,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from adamoffload.device.backend import Ticket, on_fork
-from adamoffload.plan.step import Progress
-
-__all__ = ["Attempt", "Integrity", "Issued", "Loss"]
+__all__ = ["Integrity", "LostUpdate", "StepUnderway"]
 
 _REMEDY = (
-    "parameters and moments no longer belong together. Start again from saved state: "
+    "parameters and state no longer belong together. Start again from saved state: "
     "load_state_dict, or ao.load"
 )
 
 
 @dataclass(slots=True, eq=False)
-class Attempt:
+class StepUnderway:
     """A step from its beginning to its end.
 
     Attributes
@@ -34,61 +31,39 @@ class Attempt:
     number : int
         The step's, counted from 1.
     touched : list of int
-        Which parameters it has begun to change, by their places; filled while it runs.
-    result : Progress, optional
-        The optimizer's after it; None until it is decided.
+        Indices of the parameters that it has begun to change; filled while it runs.
+    after : Any
+        The optimizer's counters after it; None until they are decided.
     thread : int
         Who runs it.
     """
 
     number: int
     touched: list[int] = field(default_factory=list)
-    result: Progress | None = None
+    after: Any = None
     thread: int = field(default_factory=threading.get_ident)
 
 
-class Loss(NamedTuple):
-    """An update that failed on the device when its step had gone on, or had returned.
+class LostUpdate(NamedTuple):
+    """An update that failed when its step had gone on, or had returned.
 
     Attributes
     ----------
     step : int
         The step's number, counted from 1.
-    places : tuple of int
-        Which parameters it was for, by their places.
+    indices : tuple of int
+        Of the parameters that it was for.
     error : BaseException
         What its ticket raised.
     """
 
     step: int
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
     error: BaseException
 
 
-class Issued(NamedTuple):
-    """An update on its way into the parameters.
-
-    Attributes
-    ----------
-    step : int
-        The step's number, counted from 1.
-    places : tuple of int
-        Which parameters it is for, by their places.
-    ticket : Ticket
-        Until when.
-    """
-
-    step: int
-    places: tuple[int, ...]
-    ticket: Ticket
-
-    def lost(self) -> list[Loss]:
-        """Wait for it; return what its ticket raised, if it did."""
-        try:
-            self.ticket.wait()
-        except BaseException as error:  # as it was raised on the device; better a loss too many
-            return [Loss(self.step, self.places, error)]
-        return []
+Settle = Callable[[], Sequence[LostUpdate]]
+"""Waits until nothing is in flight any more; returns the updates that have failed."""
 
 
 class Integrity:
@@ -99,20 +74,16 @@ class Integrity:
     owner : str
         The optimizer's name, for messages.
     names : sequence of str
-        The parameters' names, by their places.
-    serial : bool
-        Whether a lock lets in one step at a time; otherwise each thread may have one under way.
+        The parameters' names, by index.
     """
 
-    def __init__(self, owner: str, names: Sequence[str], *, serial: bool) -> None:
+    def __init__(self, owner: str, names: Sequence[str]) -> None:
         self._owner = owner
         self._names = names
-        self._serial = serial
-        self._under_way: dict[int, Attempt] = {}
+        self._underway: dict[int, StepUnderway] = {}  # by thread: without a lock, several may step
         self._verdict = ""
-        on_fork(self)
 
-    def begin(self, attempt: Attempt) -> None:
+    def begin(self, step: StepUnderway) -> None:
         """Mark a step as under way.
 
         Raises
@@ -121,74 +92,51 @@ class Integrity:
             If an earlier one has left the state in pieces, or has not come to its end.
         """
         self.check()
-        self._under_way[self._key(attempt)] = attempt
+        self._underway[step.thread] = step
 
     def check(self) -> None:
-        """Raise RuntimeError if the state is in pieces, or this thread is in the middle of a step.
-
-        A step that was interrupted, and once more while it was looked at, counts as both.
-        """
+        """Raise RuntimeError if the state is in pieces, or this thread is in a step."""
         if self._verdict:
             raise RuntimeError(self._verdict)
-        unfinished = self._under_way.get(0 if self._serial else threading.get_ident())
+        unfinished = self._underway.get(threading.get_ident())
         if unfinished is not None:
             raise RuntimeError(
-                f"{self._owner}: step {unfinished.number} has not come to its end; when last "
-                f"looked at, it had touched {self._list(unfinished.touched)}. A schedule, ledger "
-                f"or probe must not call the optimizer back; if the step was interrupted, and once "
-                f"more while that was looked at, {_REMEDY}"
+                f"{self._owner}: step {unfinished.number} has not come to its end; it has touched "
+                f"{self._list(unfinished.touched)}. A schedule, ledger or probe must not call the "
+                f"optimizer back; if the step was interrupted, {_REMEDY}"
             )
 
-    def confirm(self, attempt: Attempt) -> None:
+    def confirm(self, step: StepUnderway) -> None:
         """Raise RuntimeError if the state was replaced since the step began, as by a schedule."""
-        if attempt not in self._under_way.values():
+        if self._underway.get(step.thread) is not step:
             raise RuntimeError(
-                f"{self._owner}: a state was loaded while step {attempt.number} was being decided; "
+                f"{self._owner}: a state was loaded while step {step.number} was being decided; "
                 f"the step is left out, the loaded state is whole. Load between steps, not in a "
                 f"schedule"
             )
 
-    def end(self, attempt: Attempt) -> None:
+    def end(self, step: StepUnderway) -> None:
         """Take the mark away: everything has changed, or nothing."""
-        self._under_way.pop(self._key(attempt), None)
+        self._underway.pop(step.thread, None)
 
     def conclude(
-        self,
-        attempt: Attempt,
-        error: BaseException,
-        *,
-        result: Progress,
-        settle: Callable[[], Sequence[Loss]],
+        self, step: StepUnderway, error: BaseException, counters: object, settle: Settle
     ) -> None:
-        """Judge a step that raised.
-
-        Parameters
-        ----------
-        attempt : Attempt
-            The step.
-        error : BaseException
-            What it raised.
-        result : Progress
-            The optimizer's now: if it is the step's, the step was done.
-        settle : callable
-            Waits until nothing is in flight any more, and returns what has failed there.
-        """
-        if self._under_way.get(self._key(attempt)) is not attempt:
+        """Judge a step that raised; if the counters are those after it, it was done."""
+        if self._underway.get(step.thread) is not step:
             return  # it had not begun, or it is over
-        if attempt.result is None or attempt.result is not result:
-            why, restless, losses = _brief(error), False, list[Loss]()
+        if step.after is None or step.after is not counters:
+            why, restless, losses = _brief(error), False, list[LostUpdate]()
             try:
                 losses += settle()
             except Exception as unsettled:
                 why, restless = f"{why}; then the device: {_brief(unsettled)}", True
-            if restless or losses or attempt.touched:
-                self._verdict = self._found(attempt, why, losses)
-        self.end(attempt)
+            if restless or losses or step.touched:
+                self._verdict = self._found(step, why, losses)
+        self.end(step)
 
-    def settled(self, settle: Callable[[], Sequence[Loss]]) -> None:
+    def settled(self, settle: Settle) -> None:
         """Wait until the last step has come to rest, and see that nothing of it was lost.
-
-        Whoever takes the state away asks this first.
 
         Raises
         ------
@@ -202,67 +150,57 @@ class Integrity:
             raise RuntimeError(self._verdict) from losses[0].error
 
     @contextmanager
-    def replacing(self, what: str, touched: Sequence[tuple[str, str]]) -> Iterator[None]:
+    def replacing(self, what: str) -> Iterator[list[tuple[str, str]]]:
         """Guard the block that replaces the state: only when it ends well, the state is whole.
 
         Parameters
         ----------
         what : str
-            What the block does, for messages: ``"load"``.
-        touched : sequence of (str, str)
-            What it has begun to change, ``("moment1", name)`` for instance; filled by the block,
-            before each change. If it raises and nothing is in here, all is as it was.
+            What the block does, for messages: ``"a load"``.
+
+        Yields
+        ------
+        list of (str, str)
+            For what it has begun to change, ``("m", name)`` for instance; the block appends before
+            each change. If it raises and nothing is in there, all is as it was.
         """
-        before = self._verdict
+        before, touched = self._verdict, list[tuple[str, str]]()
         self._verdict = f"{self._owner}: {what} has not come to its end; {_REMEDY}"
         try:
-            yield
+            yield touched
         except BaseException as error:
+            names = ", ".join(f"{kind} of {name!r}" for kind, name in touched)
+            self._verdict = before
             if touched:
-                names = ", ".join(f"{kind} of {name!r}" for kind, name in touched)
                 self._verdict = (
                     f"{self._owner}: {what} failed half-way ({_brief(error)}), when {names} had "
                     f"been touched; {_REMEDY}"
                 )
-            else:
-                self._verdict = before
             raise
-        self._under_way.clear()
+        self._underway.clear()
         self._verdict = ""
 
-    def _found(self, attempt: Attempt, why: str, losses: Sequence[Loss]) -> str:
-        touched = [*attempt.touched]
+    def _found(self, step: StepUnderway, why: str, losses: Sequence[LostUpdate]) -> str:
+        touched = [*step.touched]
         found = []
         for loss in losses:
-            if loss.step == attempt.number:
-                touched += loss.places
+            if loss.step == step.number:
+                touched += loss.indices
             else:
                 found.append(self._told(loss))
         if touched or not found:
             found.append(
-                f"step {attempt.number} failed half-way ({why}), when "
+                f"step {step.number} failed half-way ({why}), when "
                 f"{self._list(touched)} had been touched"
             )
         return f"{self._owner}: {'; '.join(found)}; {_REMEDY}"
 
-    def _told(self, loss: Loss) -> str:
-        names = self._list(loss.places)
+    def _told(self, loss: LostUpdate) -> str:
+        names = self._list(loss.indices)
         return f"the update of {names} in step {loss.step} was lost ({_brief(loss.error)})"
 
-    def _list(self, places: Sequence[int]) -> str:
-        return ", ".join(repr(self._names[i]) for i in sorted(set(places))) or "nothing"
-
-    def _key(self, attempt: Attempt) -> int:
-        return 0 if self._serial else attempt.thread
-
-    def _forked(self) -> None:
-        """Judge, in a forked child, the steps of threads that are not there any more."""
-        for attempt in [*self._under_way.values()]:
-            if attempt.thread != threading.get_ident():
-                if attempt.touched:
-                    why = "the process was forked while another thread was in it"
-                    self._verdict = self._found(attempt, why, [])
-                self.end(attempt)
+    def _list(self, indices: Sequence[int]) -> str:
+        return ", ".join(repr(self._names[i]) for i in sorted(set(indices))) or "nothing"
 
 
 def _brief(error: BaseException) -> str:

@@ -1,122 +1,87 @@
-"""`AdamOffload`: Adam whose moments and arithmetic live on the host.
+"""`Optimizer`: any rule, under any strategy.
 
-This module says where the work of a step is done: the arena holds the moments, the pipeline
-carries gradients and updates over the link, a kernel runs the rule. What a step computes with is
-decided in `adamoffload.offload.abstract`; the mathematics of Adam is in `adamoffload.rules.adam`.
+This module decides what a step computes with, checks everything before anything changes, and knows
+after a failure whether the state still belongs together. How a step is carried out is in
+`adamoffload.offload.pipeline`, the mathematics in `adamoffload.rules`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from typing import Any, NamedTuple
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 
-from adamoffload.arguments import instance, positive_integer
+from adamoffload.arguments import choice, describe, flag, instance, positive_integer
+from adamoffload.device.backend import Array, Backend
+from adamoffload.device.parameter import Claim, Parameter
 from adamoffload.engine.kernel import kernel_type
-from adamoffload.engine.program import Program, trace
+from adamoffload.engine.program import Program
 from adamoffload.engine.team import Workers
-from adamoffload.observe.ledger import NO_LEDGER, Holding, Ledger
+from adamoffload.names import listed
+from adamoffload.observe.ledger import NO_LEDGER, Ledger
 from adamoffload.observe.probes import NO_PROBE, Probe
 from adamoffload.observe.rows import Watched
-from adamoffload.offload.abstract import AbstractAdam
-from adamoffload.offload.arena import Arena
-from adamoffload.offload.integrity import Loss
-from adamoffload.offload.pipeline import Pipeline
-from adamoffload.plan.chunks import Chunk, plan_chunks
-from adamoffload.plan.step import Step
-from adamoffload.rules.adam import Adam, adam
-from adamoffload.rules.rule import with_flush
+from adamoffload.offload.arithmetic import check_rule
+from adamoffload.offload.build import Builder, memory_of
+from adamoffload.offload.decide import decide
+from adamoffload.offload.finite import POLICIES, FiniteCheck, NoCheck
+from adamoffload.offload.gradients import Gradients
+from adamoffload.offload.groups import read_parameters
+from adamoffload.offload.hints import FIXED, MISSING
+from adamoffload.offload.integrity import Integrity, StepUnderway
+from adamoffload.offload.kept import Kept
+from adamoffload.offload.settings import Settings, read_loss_scale
+from adamoffload.offload.state import Counters, State
+from adamoffload.plan.strategy import Strategy, find_strategy
+from adamoffload.rules.rates import FixedRate, Rate, read_decay, read_rate
+from adamoffload.rules.rule import Rule
 
-__all__ = ["AdamOffload", "OffloadMemory"]
-
-
-class OffloadMemory(NamedTuple):
-    """Where the bytes of an offloaded training run are, by kind.
-
-    Attributes
-    ----------
-    parameters, gradients : int
-        Bytes on the device: one float32 each for every parameter.
-    ring : int
-        Bytes of staging slots on the device; as many are pinned on the host.
-    moments : int
-        Bytes on the host: two float32 for every parameter.
-    """
-
-    parameters: int
-    gradients: int
-    ring: int
-    moments: int
-
-    @property
-    def device(self) -> int:
-        """Bytes on the device."""
-        return self.parameters + self.gradients + self.ring
-
-    @property
-    def host(self) -> int:
-        """Bytes on the host."""
-        return self.moments + self.ring
-
-    @property
-    def holdings(self) -> tuple[Holding, ...]:
-        """The same by place and kind, as a ledger records it."""
-        return (
-            Holding("device", "parameters", self.parameters),
-            Holding("device", "gradients", self.gradients),
-            Holding("device", "staging", self.ring),
-            Holding("pinned", "staging", self.ring),
-            Holding("host", "moments", self.moments),
-        )
+__all__ = ["Optimizer"]
 
 
-class AdamOffload(AbstractAdam):
-    r"""Adam with moments and arithmetic on the host, parameters and gradients on the device.
+class Optimizer(Kept):
+    r"""Any rule, under any strategy: moves parameters by their gradients.
 
-    Each call brings the gradients down to the host, runs Adam there, sends the updates up and adds
-    them to the parameters: 4 bytes a parameter in each direction. All arithmetic is float32, and
-    the result does not depend, bitwise, on the size of the chunks, the threads or the engine.
+    In float32, where a thing runs never changes what it computes: every strategy gives the same
+    bits, whatever the chunks, the threads and the engine.
 
     Parameters
     ----------
     params : iterable of Parameter, or of dict
         What to optimize: float32, on one device. A dict is a group, with the keys ``params`` and,
-        where it differs from the defaults, ``lr``, ``weight_decay`` and ``grad_centralization``
+        where it differs from the rule's, ``lr``, ``weight_decay`` and ``grad_centralization``
         (bool); one dict may hold ``order_params`` alone, a list of all parameters in the order in
         which gradients will come.
-    learning_rate : float, iterable of float, or LearningRateSchedule
-        A number >= 0, a table with one number a step, or a schedule.
-    beta1, beta2 : float
-        Decay rates of the moments, in (0, 1), also after rounding to float32 (which may give 0).
-    eps : float
-        Added to the square root of the second moment; > 0. It is not bias-corrected.
-    use_locking : bool
-        Serialise calls that come from several threads.
-    use_nesterov : bool
-        Use the look-ahead variant of the rule.
-    weight_decay : float or callable
-        L2 decay: this times the parameter is added to its gradient. A number >= 0 or a callable of
-        the 0-based step. Without groups, parameters with ``beta`` or ``gamma`` in their name are
-        exempt.
+    rule : Rule
+        What is computed, with learning rate and weight decay.
+    strategy : str or Strategy
+        What lives where: a name in `adamoffload.strategies`, or one of your own.
     loss_scale : float
         What the loss was multiplied by; gradients are divided by it. > 0.
+    accumulate : int
+        Calls that make one step: their gradients are added up on the device, in order.
     on_nonfinite : str
         What to do about a NaN, an infinity, or a gradient so large that its square overflows
         float32, which would stop the element for ever. ``"propagate"``: nothing, as the reference.
         ``"raise"``: `FloatingPointError`, naming parameter, index and value. ``"skip"``: leave the
         step out and return False. With both, the device looks before anything changes, 8 bytes a
         tensor or less cross the link (twice that with weight decay), and `nonfinite_steps` counts.
+    use_locking : bool
+        Serialise calls that come from several threads.
     ledger : Ledger, optional
         Records every hop.
     probe : Probe, optional
-        Samples gradients, moments and updates.
+        Samples gradients, slots and updates.
     chunk_bytes : int
-        Bytes that cross the link at once. The ring takes three times that on the device, and on
-        the host, or less for a small model.
+        Bytes of a chunk, the piece of the state that is worked on at once.
+    slots : int
+        Chunks that are on their way at once, where something is copied. The ring takes that many
+        times ``chunk_bytes`` for each thing that is away from home, or less for a small model.
     threads : int, optional
-        Threads that share the arithmetic; as many as the process may use cores, if left out.
+        Threads that share the host's arithmetic; as many as the process may use cores, if left out.
     engine : str
         ``"numpy"``: ufuncs on blocks. ``"numba"``: one compiled loop, which needs the extra
         ``fast``. ``"auto"``: the second if it is installed. The results are the same, bitwise.
@@ -128,22 +93,26 @@ class AdamOffload(AbstractAdam):
     ResidencyError
         If a parameter is not on a device, or they are on several.
     DeviceMemoryError
-        If the ring does not fit on the device.
+        If the state or the ring does not fit on the device; a note says what.
 
     Notes
     -----
     A step computes, with w the parameter, g its gradient, s the loss scale and d the decay:
 
-    1. on the device: :math:`g \leftarrow (g + d s w) / s`; in groups with gradient centralization,
-       the mean over all axes but the first is taken from :math:`g + d s w`, for parameters of two
-       dimensions and more (Yong et al., arXiv:2004.01461, eq. 1);
-    2. on the host: `adamoffload.rules.adam.adam`;
-    3. on the device: :math:`w \leftarrow w + \delta`.
+    1. with L2 decay :math:`g \leftarrow (g + d s w) / s`, else :math:`g \leftarrow g / s`; in
+       groups with gradient centralization, the mean over all axes but the first is taken away
+       before the division, for parameters of two dimensions and more (Yong et al.,
+       arXiv:2004.01461, eq. 1);
+    2. the rule's update :math:`\delta`, and its new slots;
+    3. :math:`w \leftarrow w + \delta`, with decoupled decay
+       :math:`w \leftarrow w (1 - \alpha d) + \delta`.
+
+    A parameter without a gradient is left alone: no byte of it moves, its slots are kept, it is not
+    decayed, and its own count of updates, which corrects the bias, stands still.
 
     References
     ----------
-    D. P. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980,
-    Algorithm 1. J. Ren et al., "ZeRO-Offload", arXiv:2101.06840, section 4.
+    J. Ren et al., "ZeRO-Offload", arXiv:2101.06840, section 4.
 
     Examples
     --------
@@ -151,139 +120,524 @@ class AdamOffload(AbstractAdam):
     >>> import adamoffload as ao
     >>> device = ao.get_backend("numpy")
     >>> w = ao.Parameter(device.asarray(np.array([1.0, 2.0], np.float32)), name="w")
-    >>> opt = ao.AdamOffload([w], learning_rate=0.1)
-    >>> opt((device.asarray(np.array([0.5, -3.0], np.float32)),))
+    >>> opt = ao.Optimizer([w], ao.rules.Adam(learning_rate=0.1), strategy="adam-offload")
+    >>> opt([device.asarray(np.array([0.5, -3.0], np.float32))])
     (True,)
     >>> device.asnumpy(w.data).round(4)
     array([0.9, 2.1], dtype=float32)
-    >>> opt.moment1["w"].round(4)
-    array([ 0.05, -0.3 ], dtype=float32)
+    >>> opt.state["m"]["w"].round(4), opt.bytes_per_step
+    (array([ 0.05, -0.3 ], dtype=float32), {'d2h': 8, 'h2d': 8, 'read': 0, 'write': 0})
     """
+
+    _exempt: ClassVar[tuple[str, ...]] = ()
+    """Without groups, what has one of these in its name gets no decay."""
 
     def __init__(
         self,
         params: Any,
-        learning_rate: Any = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        use_locking: bool = False,
-        use_nesterov: bool = False,
-        weight_decay: Any = 0.0,
-        loss_scale: float = 1.0,
+        rule: Rule,
         *,
+        strategy: str | Strategy = "resident",
+        loss_scale: float = 1.0,
+        accumulate: int = 1,
         on_nonfinite: str = "propagate",
+        use_locking: bool = False,
         ledger: Ledger | None = None,
         probe: Probe | None = None,
         chunk_bytes: int = 4 << 20,
+        slots: int = 3,
         threads: int | None = None,
         engine: str = "auto",
     ) -> None:
-        super().__init__(
-            params,
-            learning_rate,
-            beta1,
-            beta2,
-            eps,
-            use_locking,
-            use_nesterov,
-            weight_decay,
-            loss_scale,
-            on_nonfinite,
+        owner = type(self).__name__
+        policy = choice(owner, "on_nonfinite", on_nonfinite, POLICIES)
+        scale, unscale = read_loss_scale(owner, loss_scale)
+        check_rule(owner, rule)
+        rate = read_rate(owner, rule.learning_rate)
+        decay = read_decay(owner, rule.weight_decay)
+        locking = flag(owner, "use_locking", use_locking)
+        parameters, groups, self._grouped = read_parameters(
+            owner, params, rate, decay, self._exempt
         )
+        distinct = {id(group): group for group in groups}
+        index = {key: i for i, key in enumerate(distinct)}
+        self._settings = Settings(
+            owner,
+            rule,
+            scale,
+            unscale,
+            tuple(p.name for p in parameters),
+            tuple(distinct.values()),
+            tuple(index[id(group)] for group in groups),
+            rate,
+        )
+        for group in self._settings.groups:
+            if rule.decay == "l2" and not callable(group.decay.source):
+                self._settings.scaled(group.decay.at(0))  # refuses what float32 cannot hold
+        self._strategy = find_strategy(owner, strategy)
+        self._accumulate = positive_integer(owner, "accumulate", accumulate)
         if ledger is not None:
-            instance(self._owner, "ledger", ledger, Ledger)
+            instance(owner, "ledger", ledger, Ledger)
         if probe is not None:
-            instance(self._owner, "probe", probe, Probe)
-        chunk_size = max(1, positive_integer(self._owner, "chunk_bytes", chunk_bytes) // 4)
-        self._workers = Workers(threads)
-        kernel = kernel_type(self._owner, engine)
-        self._kernels = [
-            kernel(
-                trace(
-                    partial(with_flush, partial(adam, nesterov=self._nesterov), flush),
-                    arrays=("g", "m", "v"),
-                    scalars=("lr_t", "beta1", "beta2", "eps"),
-                )
-            )
-            for flush in (False, True)
-        ]
+            instance(owner, "probe", probe, Probe)
+        chunk_size = max(1, positive_integer(owner, "chunk_bytes", chunk_bytes) // 4)
+        slots = positive_integer(owner, "slots", slots)
+        self._parameters = parameters
         self._ledger, self._probe = ledger or NO_LEDGER, probe or NO_PROBE
-        self._arena = Arena(self.parameters, self._groups)
-        plan = plan_chunks(
-            [p.size for p in self.parameters],
-            self._arena.order,
-            [group.rate for group in self._groups],
-            chunk_size,
-        )
-        flat = tuple(p.data.reshape(-1) for p in self.parameters)
-        names = tuple(p.name for p in self.parameters)
-        self._pipeline = Pipeline(self._backend, flat, names, plan, self._unscale, self._ledger)
+        self._gradients = Gradients(owner, parameters)
+        self._backend = self._gradients.backend
+        self._workers = Workers(threads)
+        self._check: FiniteCheck | NoCheck = NoCheck()
+        if policy != "propagate":
+            self._check = FiniteCheck(owner, parameters, unscale, raises=policy == "raise")
         self._ledger.attach(self._backend)
-        number = {id(group): i for i, group in enumerate(self._distinct)}
-        self._probe.attach(
-            Watched(
-                self._backend,
-                names,
-                flat,
-                self._arena.order,
-                tuple(number[id(group)] for group in self._groups),
-                Adam(beta1=float(self._beta1), beta2=float(self._beta2), eps=float(self._eps)),
-                self._kernels,
-            )
+        self._builder = Builder(
+            self._backend,
+            parameters,
+            self._settings,
+            kernel_type(owner, engine),
+            self._workers,
+            self._ledger,
+            chunk_size,
+            slots,
+            probe is not None,
         )
-        self._holdings = self.memory().holdings
+        self._pipeline = self._builder.pipeline(self._strategy)
+        self._state = self._builder.state(self._pipeline)
+        self._integrity = Integrity(owner, self._settings.names)
+        # Reentrant: a schedule may ask for what the lock protects, or assign a rate.
+        self._lock = threading.RLock() if locking else nullcontext()
+        self._unique = True
+        self._pending, self._sums, self._micro_step = {}, {}, 0
+        self._probe.attach(self._watched())
+        self._holdings = memory_of(self._pipeline, self._accumulate).holdings
+        self._claim = Claim()
+        for parameter in parameters:
+            parameter.claim(self._claim)
+        self._constructed = True
+
+    def _watched(self) -> Watched:
+        pipeline, settings = self._pipeline, self._settings
+        return Watched(
+            self._backend,
+            settings.names,
+            tuple(pipeline.flat),
+            tuple(i for share in pipeline.shares for i in share.arena.indices),
+            settings.group_of,
+            settings.rule,
+            tuple(pipeline.watched),
+        )
+
+    # -- what it is -----------------------------------------------------------------------------
 
     @property
-    def moment1(self) -> Mapping[str, np.ndarray[Any, np.dtype[np.float32]]]:
-        """First moments by parameter name: host views of the parameters' shapes."""
-        return self._arena.moment1
+    def parameters(self) -> tuple[Parameter, ...]:
+        """What is optimized, in update order."""
+        return self._parameters
 
     @property
-    def moment2(self) -> Mapping[str, np.ndarray[Any, np.dtype[np.float32]]]:
-        """Second moments by parameter name: host views of the parameters' shapes."""
-        return self._arena.moment2
+    def backend(self) -> Backend:
+        """The device."""
+        return self._backend
+
+    @property
+    def settings(self) -> Settings:
+        """What it was constructed with, as a value."""
+        return self._settings
+
+    @property
+    def counters(self) -> Counters:
+        """Steps so far, and what was changed on the fly."""
+        return self._state.counters
+
+    @property
+    def strategy(self) -> Strategy:
+        """What lives where."""
+        return self._strategy
+
+    @property
+    def rule(self) -> Rule:
+        """What is computed."""
+        return self._settings.rule
+
+    @property
+    def state(self) -> State:
+        """The rule's slots: ``opt.state["m"]["fc.weight"]``, of the parameter's shape.
+
+        Views on the host, or device arrays. They are valid when this returns, which waits for what
+        is in flight, and not over a step.
+        """
+        if self._pipeline.moves_state:
+            self._backend.synchronize()
+        return self._state
+
+    @property
+    def master(self) -> Mapping[str, Array]:
+        """Float32 master weights by parameter name; empty where there are none."""
+        return self.state.master
 
     @property
     def program(self) -> Program:
         """The update rule as it runs, compiled to in-place operations; ``print`` it."""
-        return self._kernels[0].program
-
-    def memory(self) -> OffloadMemory:
-        """Return where the bytes are; gradients are counted as if all of them exist."""
-        weights = 4 * self._size
-        return OffloadMemory(weights, weights, self._pipeline.ring_bytes, 2 * weights)
+        return self._pipeline.shares[0].arithmetic.program
 
     @property
-    def _place(self) -> str:
-        return "CPU"
+    def engine(self) -> str:
+        """How the rule runs: ``"numpy"`` or ``"numba"``, and on the device ``"device"``."""
+        share = self._pipeline.shares[0]
+        return "device" if share.on_device else share.arithmetic.kernels[False].name
 
-    def _advance(self, step: Step) -> None:
-        kernel = self._kernels[step.flush]
-        constants = {"beta1": self._beta1, "beta2": self._beta2, "eps": self._eps}
-        values = {
-            lr_t: kernel.program.bind({"lr_t": lr_t, **constants}) for lr_t in set(step.step_sizes)
-        }
+    @property
+    def threads(self) -> int:
+        """How many threads share the host's arithmetic."""
+        return self._workers.threads
+
+    @property
+    def ledger(self) -> Ledger:
+        """What records every hop."""
+        return self._ledger
+
+    @property
+    def probe(self) -> Probe:
+        """What samples gradients, slots and updates."""
+        return self._probe
+
+    @property
+    def global_step(self) -> int:
+        """Number of completed steps."""
+        return self._state.counters.global_step
+
+    @property
+    def nonfinite_steps(self) -> int:
+        """Number of calls that ``on_nonfinite`` has refused or left out; no part of the state."""
+        return self._check.found
+
+    @property
+    def bytes_per_step(self) -> dict[str, int]:
+        """The bytes that cross in a step in which every parameter has a gradient, by lane."""
+        moved = dict.fromkeys(("d2h", "h2d", "read", "write"), 0)
+        for share in self._pipeline.shares:
+            for hop in share.hops:
+                if hop.nbytes:
+                    moved[hop.lane] += hop.nbytes * share.arena.size
+        return moved
+
+    def memory(self) -> Any:
+        """Return where the bytes are; gradients are counted as if all of them exist.
+
+        Returns
+        -------
+        OptimizerMemory
+            Parameters, gradients, slots, master weights, staging ring and scratch.
+        """
+        return memory_of(self._pipeline, self._accumulate)
+
+    # -- learning rate and decay ----------------------------------------------------------------
+
+    @property
+    def learning_rate(self) -> Any:
+        """The default learning rate: a number, a table, or a function of the step.
+
+        A number can be replaced by another between steps; groups with an ``lr`` of their own keep
+        it. Assigning over a table or a schedule raises `RuntimeError`.
+        """
+        return self._state.counters.rates.get("", self._settings.rate.source)
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self.set_learning_rate(value)
+
+    def current_rates(self) -> tuple[Rate, ...]:
+        """Return the distinct rates of the groups, in update order, as they are now."""
+        settings, assigned = self._settings, self._state.counters.rates.get("")
+        distinct = tuple({id(group.rate): group.rate for group in settings.groups}.values())
+        if assigned is None:
+            return distinct
+        return tuple(FixedRate(assigned) if r is settings.rate else r for r in distinct)
+
+    def set_learning_rate(self, rate: float, *parameters: Parameter | str) -> None:
+        """Assign a learning rate, to some parameters or as the default; kept in checkpoints.
+
+        Parameters
+        ----------
+        rate : float
+            A number >= 0.
+        *parameters : Parameter or str
+            Whose; if left out, the default is replaced, which groups with a rate of their own keep
+            away from.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no such number, or one is no parameter of this optimizer; or if nothing has the
+            default.
+        RuntimeError
+            If the default is a table or a schedule.
+        """
+        owner, settings = self._settings.owner, self._settings
+        names = self._names(parameters)
+        if not names and not isinstance(settings.rate, FixedRate):
+            raise RuntimeError(
+                f"{owner}: learning_rate is a table or schedule and cannot be assigned; "
+                f"construct the optimizer with a number to change it between steps"
+            )
+        read = read_rate(owner, rate)
+        if not isinstance(read, FixedRate):
+            raise TypeError(f"{owner}: learning_rate must be a number, got {describe(rate)}")
+        if not names and all(group.rate is not settings.rate for group in settings.groups):
+            raise ValueError(
+                f"{owner}: every group has a learning rate of its own, so that nothing would "
+                f"change; use set_learning_rate(rate, *parameters)"
+            )
+        with self._lock:
+            rates = dict(self._state.counters.rates)
+            rates |= dict.fromkeys(names or [""], read.source)
+            self._replace_counters(rates=rates)
+
+    def freeze(self, *parameters: Parameter | str) -> None:
+        """Leave some parameters alone from now on, as if they had no gradient; kept in checkpoints.
+
+        Raises
+        ------
+        ValueError
+            If one is no parameter of this optimizer, or none is named.
+        """
+        with self._lock:
+            names = self._names(parameters, "freeze")
+            self._replace_counters(frozen=self._state.counters.frozen.union(names))
+
+    def unfreeze(self, *parameters: Parameter | str) -> None:
+        """Move some parameters again.
+
+        Raises
+        ------
+        ValueError
+            If one is no parameter of this optimizer, or none is named.
+        """
+        with self._lock:
+            names = self._names(parameters, "unfreeze")
+            self._replace_counters(frozen=self._state.counters.frozen.difference(names))
+
+    def _replace_counters(self, **changed: Any) -> None:
+        self._state.counters = self._state.counters._replace(**changed)
+
+    def _names(self, parameters: Sequence[Any], caller: str = "") -> list[str]:
+        own = {p.name: p for p in self._parameters}
+        names = []
+        for given in parameters:
+            name = given.name if isinstance(given, Parameter) else given
+            strange = isinstance(given, Parameter) and own.get(given.name) is not given
+            if not isinstance(name, str) or name not in own or strange:
+                near = f" {listed([name], [*own])}" if isinstance(name, str) else ""
+                raise ValueError(
+                    f"{self._settings.owner}: {describe(given)} is no parameter of this "
+                    f"optimizer:{near or ' pass parameters, or their names'}"
+                )
+            names.append(name)
+        if caller and not names:
+            raise ValueError(f"{self._settings.owner}: {caller} needs the parameters to {caller}")
+        return names
+
+    # -- a step -------------------------------------------------------------------------------
+
+    def __call__(self, gradients: Any) -> tuple[bool, ...]:
+        """Take one step, updating the parameters in place.
+
+        Parameters
+        ----------
+        gradients : sequence of device array or None, or mapping from name to device array
+            One for each of `parameters`, in that order; float32, of the parameter's shape. Any
+            layout; one that is not C-contiguous is copied first, on the device. None, or a name
+            that is missing: no gradient this time.
+
+        Returns
+        -------
+        tuple of bool
+            For each parameter, whether it was moved: False for one without a gradient, in a
+            micro-step that only adds up, and if ``on_nonfinite="skip"`` has left the step out.
+
+        Raises
+        ------
+        FloatingPointError
+            For a number that is not finite, or too large, with ``on_nonfinite="raise"``; parameter,
+            index and value are named. Nothing has changed.
+        ValueError
+            For a wrong number of gradients, a wrong name or shape, or a gradient that shares
+            memory with a parameter. Nothing has changed.
+        TypeError
+            For a wrong container, object or dtype; `ResidencyError` for one that is elsewhere.
+            Nothing has changed.
+        RuntimeError
+            If a table of learning rates has run out, or a schedule has loaded a state (nothing else
+            has changed), or an earlier step failed half-way.
+
+        Notes
+        -----
+        Whatever else is raised, `KeyboardInterrupt` included: either nothing has changed, and the
+        next call works, or every further call raises `RuntimeError` and says which parameters had
+        been touched. An interrupt in the last moment may also find the step done; `global_step`
+        tells.
+        """
+        with self._lock:
+            if self._pending:
+                raise RuntimeError(
+                    f"{self._settings.owner}: gradients were submitted, so that step() must end "
+                    f"this step, not a call"
+                )
+            return self._step(self._gradients.flat(gradients))
+
+    def submit(self, parameter: Parameter | str, gradient: Array) -> None:
+        """Hand over one gradient of this step, as soon as it exists; `step` ends the step.
+
+        Parameters
+        ----------
+        parameter : Parameter or str
+            Whose, or its name.
+        gradient : device array
+            Of its shape; neither it nor its memory may be written to before `step` returns.
+
+        Raises
+        ------
+        ValueError
+            If it was submitted already, is of another shape, or of no parameter of this optimizer.
+        TypeError
+            For a wrong object or dtype; `ResidencyError` for one that is elsewhere.
+        """
+        with self._lock:
+            index, flat = self._gradients.one(parameter, gradient)
+            if index in self._pending:
+                raise ValueError(
+                    f"{self._settings.owner}: a gradient of {self._settings.names[index]!r} was "
+                    f"submitted already in this step; call step() first"
+                )
+            self._pending[index] = flat
+
+    def step(self) -> tuple[bool, ...]:
+        """Take a step with the gradients that were submitted; see `__call__`.
+
+        Raises
+        ------
+        RuntimeError
+            If none was submitted.
+        """
+        with self._lock:
+            if not self._pending:
+                raise RuntimeError(
+                    f"{self._settings.owner}: no gradient was submitted; call submit(parameter, "
+                    f"gradient) before step(), or call the optimizer itself with all gradients"
+                )
+            flat = [self._pending.get(i) for i in range(len(self._parameters))]
+            self._pending = {}
+            return self._step(flat)
+
+    def flush(self) -> tuple[bool, ...]:
+        """Take a step with the micro-steps so far; if there are none, do nothing."""
+        with self._lock:
+            if not self._micro_step:
+                return (False,) * len(self._parameters)
+            self._micro_step = self._accumulate - 1
+            return self._step([None] * len(self._parameters))
+
+    def _step(self, flat: list[Array | None]) -> tuple[bool, ...]:
+        frozen = self._state.counters.frozen
+        if frozen:
+            names = self._settings.names
+            flat = [None if names[i] in frozen else g for i, g in enumerate(flat)]
+        underway = StepUnderway(self.global_step + 1)
+        with np.errstate(all="ignore"):  # inf and NaN pass through, as numbers do
+            try:
+                self._integrity.begin(underway)
+                self._claim.check(self._settings.owner)
+                if self._accumulate > 1:
+                    complete = self._add_up(flat, underway)
+                    if not complete:
+                        self._integrity.end(underway)
+                        return (False,) * len(flat)
+                    flat = [self._sums.get(i) for i in range(len(flat))]
+                taken = self._taken(flat, underway)
+                self._integrity.end(underway)
+            except BaseException as error:
+                counters = self._state.counters
+                self._integrity.conclude(underway, error, counters, self._pipeline.settle)
+                raise
+        if self._accumulate > 1:
+            self._sums, self._micro_step = {}, 0
+        return tuple(taken and g is not None for g in flat)
+
+    def _taken(self, flat: list[Array | None], underway: StepUnderway) -> bool:
+        """Decide a step and carry it out; return whether it was taken."""
+        if all(g is None for g in flat):
+            return False
+        step = decide(self._settings, self._state.counters, self._parameters, flat, underway)
+        self._integrity.confirm(underway)
+        if not self._check.passes(step, self._ledger.at(step.number)):
+            return False
         observer = self._probe.observe(step)
-
-        def update_chunk(chunk: Chunk, g: np.ndarray[Any, np.dtype[np.float32]]) -> None:
-            m, v = self._arena.m[chunk.start : chunk.stop], self._arena.v[chunk.start : chunk.stop]
-            spans = [(s.start, s.stop, values[step.step_sizes[s.index]]) for s in chunk.segments]
-            step.touched.extend([piece.index for piece in chunk.pieces])
-            observer.update(self._workers, kernel, chunk.start, (g, m, v), spans)
-
         self._ledger.sample_memory(step.number, self._backend, self._holdings)
-        self._pipeline.run(step, update_chunk)
+        self._pipeline.run(step, observer)
         self._ledger.sample_memory(step.number, self._backend, self._holdings)
         observer.close()
+        counters = self._state.counters  # a schedule may have assigned a rate
+        missed = tuple(k + (g is None) for k, g in zip(counters.missed, flat, strict=True))
+        underway.after = counters._replace(global_step=step.number, missed=missed)
+        self._state.counters = underway.after
+        return True
 
-    def _settle(self) -> list[Loss]:
-        self._workers.settle()
-        return self._pipeline.settle()
+    def _add_up(self, flat: Sequence[Array | None], underway: StepUnderway) -> bool:
+        """Add a micro-step's gradients to the sums; return whether the step is complete."""
+        for i, gradient in enumerate(flat):
+            if gradient is None:
+                continue
+            if i in self._sums:
+                underway.touched.append(i)
+                np.add(self._sums[i], gradient, out=self._sums[i])
+            else:
+                self._sums[i] = gradient.copy()
+        self._micro_step += 1
+        underway.touched.clear()
+        return self._micro_step >= self._accumulate
 
-    def _forget(self) -> None:
-        self._pipeline.forget()
+    # -- Python ---------------------------------------------------------------------------------
 
-    @property
-    def _manner(self) -> str:
-        return f"engine {self._kernels[0].name!r} in {self._workers.threads} threads, "
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} can be neither copied nor pickled: it works on the arrays of a "
+            f"device; keep its state with state_dict(), or with adamoffload.save(path, optimizer)"
+        )
+
+    def __copy__(self) -> NoReturn:
+        self.__reduce__()
+
+    def __deepcopy__(self, memo: Any) -> NoReturn:
+        self.__reduce__()
+
+    if not TYPE_CHECKING:  # where unknown names are errors anyway
+
+        def __getattr__(self, name: str) -> Any:
+            hint = f"; {MISSING[name]}" if name in MISSING else ""
+            message = f"{type(self).__name__} has no attribute {name!r}{hint}"
+            raise AttributeError(message, name=name, obj=self)
+
+        def __setattr__(self, name: str, value: object) -> None:
+            ours = type(self).__module__ == __name__.replace("optimizer", "faces") or (
+                type(self) is Optimizer
+            )
+            if "_constructed" not in self.__dict__ or name.startswith("_") or not ours:
+                return object.__setattr__(self, name, value)
+            known = getattr(type(self), name, None)
+            if isinstance(known, property) and known.fset:
+                return object.__setattr__(self, name, value)
+            owner = type(self).__name__
+            if name in FIXED or known is not None:
+                why = FIXED.get(name, "it is what the optimizer was constructed with")
+                raise AttributeError(f"{owner}: {name} cannot be assigned; {why}")
+            near = listed([name], [n for n in dir(type(self)) if not n.startswith("_")])
+            raise AttributeError(f"{owner} has no attribute {near}")
+
+    def __repr__(self) -> str:
+        size = sum(p.size for p in self._parameters)
+        how = f"engine {self.engine!r} in {self.threads} threads, "
+        return (
+            f"{type(self).__name__}({len(self._parameters)} parameters, {size:,} elements, on "
+            f"{self._backend!r}, {how if self.engine != 'device' else ''}step {self.global_step})"
+        )

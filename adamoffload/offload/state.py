@@ -1,107 +1,167 @@
-"""The state of an optimizer: what it takes to go on exactly where a run has stopped.
+"""`State`: what an optimizer takes to go on exactly where a run has stopped.
 
-State is moments, beta powers, the step counter, and the fixed learning rate as last assigned. The
-hyper-parameters stand beside it, to be compared: the same moments under another beta are another
-run. Everything is checked before anything is replaced, and a failure half-way is never silent.
+That is its arrays, the rule's slots and master weights, and its `Counters`. What somebody passes as
+a state is checked here completely, before anything is replaced.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from adamoffload.arguments import describe, integer
-from adamoffload.device.backend import Array, Backend, HostArray, ResidencyError, backend_of
+from adamoffload.device.backend import Array, HostArray, ResidencyError, backend_of
+from adamoffload.device.parameter import Parameter
 from adamoffload.names import check_keys, check_names, short
-from adamoffload.offload.groups import FixedRate
-from adamoffload.offload.hyperparameters import described, differences, read_described, single
-from adamoffload.plan.step import Progress
-
-if TYPE_CHECKING:
-    from adamoffload.offload.abstract import AbstractAdam
+from adamoffload.offload.settings import Settings, read_description, single
+from adamoffload.rules.rates import FixedRate
 
 __all__ = [
     "Counters",
+    "Key",
+    "Saved",
+    "State",
     "adopt",
     "check_shapes",
-    "counters_of",
     "is_negative",
-    "load",
-    "places",
+    "read_arrays",
     "read_counters",
-    "replacing",
-    "state_of",
 ]
 
-MOMENTS = ("moment1", "moment2")
-_COUNTERS = ("global_step", "beta1_power", "beta2_power", "learning_rate")
-_KEYS = (*_COUNTERS, "hyperparameters", *MOMENTS)
+Key = tuple[str, str]
+"""Which array: ``"parameter"``, ``"master"`` or a slot's name, and the parameter's name."""
+
+_OPTIONAL = ("missed", "frozen", "learning_rates", "beta1_power", "beta2_power")
 _STEPS = 2**63  # what an int64 in another program still holds
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """Everything in a state but its arrays.
+class Counters(NamedTuple):
+    """All of a state but its arrays; replaced as a whole, so that no interrupt comes between.
 
     Attributes
     ----------
     global_step : int
-        Completed steps.
-    beta1_power, beta2_power : float32
-        Products of the betas.
-    learning_rate : float32 or None
-        The default rate as last assigned; None if it is a table or a schedule.
-    hyperparameters : dict
-        As the optimizer was constructed: `adamoffload.offload.hyperparameters`.
+        Steps so far.
+    missed : tuple of int
+        For each parameter, in how many of them it had no gradient.
+    frozen : frozenset of str
+        Names of the parameters that are left alone.
+    rates : mapping from str to float32
+        Learning rates assigned since construction: by parameter's name; ``""`` is the default.
     """
 
     global_step: int
-    beta1_power: np.float32
-    beta2_power: np.float32
-    learning_rate: np.float32 | None
-    hyperparameters: dict[str, Any]
+    missed: tuple[int, ...]
+    frozen: frozenset[str] = frozenset()
+    rates: Mapping[str, np.float32] = {}
 
+    def plain(self, settings: Settings) -> dict[str, Any]:
+        """Return them as plain data, with the description of the settings.
 
-# -- an optimizer's own state -----------------------------------------------------------------
-
-
-def state_of(optimizer: AbstractAdam) -> dict[str, Any]:
-    """Return a copy of the state, as `AdamOffload.state_dict` documents it."""
-    optimizer._integrity.settled(optimizer._settle)
-    counters = counters_of(optimizer)
-    state: dict[str, Any] = {
-        field.name: getattr(counters, field.name) for field in fields(Counters)
-    }
-    for kind in MOMENTS:
-        state[kind] = {
-            name: optimizer._backend.asnumpy(x) if optimizer._backend.owns(x) else x.copy()
-            for name, x in getattr(optimizer, kind).items()
+        Returns
+        -------
+        dict
+            ``global_step``: int. ``learning_rate``: float32, the default as last assigned; None if
+            it is a table or a function. ``hyperparameters``: `Settings.description`. And, where
+            there is something to say, ``missed``: dict from name to int, ``frozen``: list of names,
+            ``learning_rates``: dict from name to float32.
+        """
+        rate = settings.rate
+        plain: dict[str, Any] = {
+            "global_step": self.global_step,
+            "learning_rate": self.rates.get("", rate.source)
+            if isinstance(rate, FixedRate)
+            else None,
+            "hyperparameters": settings.description(),
         }
-    return state
+        missed = {n: k for n, k in zip(settings.names, self.missed, strict=True) if k}
+        rates = {name: rate for name, rate in self.rates.items() if name}
+        frozen = [name for name in settings.names if name in self.frozen]
+        found = {"missed": missed, "frozen": frozen, "learning_rates": rates}
+        return plain | {key: value for key, value in found.items() if value}
 
 
-def counters_of(optimizer: AbstractAdam) -> Counters:
-    """Return everything in an optimizer's state but its arrays."""
-    rate = optimizer._rate
-    return Counters(
-        optimizer.global_step,
-        optimizer.beta1_power,
-        optimizer.beta2_power,
-        rate.value if isinstance(rate, FixedRate) else None,
-        described(optimizer),
-    )
+class State(Mapping[str, Mapping[str, Array]]):
+    """The state of an optimizer: maps a slot's name to arrays by parameter name.
+
+    Host arrays are views, device arrays live on the device; all have the parameters' shapes.
+
+    Parameters
+    ----------
+    parameters : sequence of Parameter
+        In update order.
+    slots : mapping
+        The rule's slots.
+    master : mapping
+        Float32 master weights by name; empty where there are none.
+
+    Attributes
+    ----------
+    counters : Counters
+        Steps, and what was changed on the fly.
+    """
+
+    __slots__ = ("_parameters", "_slots", "counters", "master")
+
+    def __init__(
+        self,
+        parameters: Sequence[Parameter],
+        slots: Mapping[str, Mapping[str, Array]],
+        master: Mapping[str, Array],
+    ) -> None:
+        self._parameters = parameters
+        self._slots = slots
+        self.master = master
+        self.counters = Counters(0, (0,) * len(parameters))
+
+    def arrays(self) -> dict[Key, Array]:
+        """Return all arrays, the parameters first, wherever they live."""
+        found = {("parameter", p.name): p.data for p in self._parameters}
+        for kind, arrays in (("master", self.master), *self._slots.items()):
+            found |= {(kind, name): array for name, array in arrays.items()}
+        return found
+
+    def __getitem__(self, slot: str) -> Mapping[str, Array]:
+        if slot not in self._slots:
+            raise KeyError(f"the rule has no slot {slot!r}; it has {', '.join(self) or 'none'}")
+        return self._slots[slot]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._slots)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __repr__(self) -> str:
+        return f"State({', '.join(self) or 'no slots'}, step {self.counters.global_step})"
 
 
 # -- what somebody passes as one --------------------------------------------------------------
 
 
-def read_counters(owner: str, state: Any) -> Counters:
+class Saved(NamedTuple):
+    """What a state says beside its arrays.
+
+    Attributes
+    ----------
+    counters : Counters
+        Its counters; the default rate is among the rates, where there is one.
+    description : dict
+        Of the settings with which it was made.
+    powers : mapping from str to float32
+        ``beta1_power`` and ``beta2_power``, where it has them.
+    """
+
+    counters: Counters
+    description: dict[str, Any]
+    powers: Mapping[str, np.float32]
+
+
+def read_counters(owner: str, state: Mapping[str, Any], names: Sequence[str]) -> Saved:
     """Check everything in a state but its arrays.
 
     Raises
@@ -116,52 +176,82 @@ def read_counters(owner: str, state: Any) -> Counters:
     >>> device = ao.get_backend("numpy")
     >>> w = ao.Parameter(device.asarray(np.ones(4, np.float32)), name="w")
     >>> state = ao.AdamOffload([w]).state_dict()
-    >>> read_counters("example", state).beta1_power
-    np.float32(1.0)
-    >>> read_counters("example", {**state, "global_step": 1})
+    >>> read_counters("example", state, ["w"]).counters.global_step
+    0
+    >>> read_counters("example", {**state, "global_step": 1}, ["w"])
     Traceback (most recent call last):
     ValueError: example: beta1_power is 1.0 after 1 steps; it is 1 at step 0 only
     """
     step = integer(owner, "global_step", state["global_step"], at_least=0)
     if step >= _STEPS:
         raise ValueError(f"{owner}: global_step must be below 2**63, got {describe(step)}")
-    powers = []
-    for name in ("beta1_power", "beta2_power"):
-        power = single(owner, name, state[name])
-        if not 0 <= power <= 1:
-            raise ValueError(f"{owner}: {name} must be in [0, 1], got {power}")
-        if (power == 1) != (step == 0):
-            raise ValueError(
-                f"{owner}: {name} is {power} after {step} steps; it is 1 at step 0 only"
-            )
-        powers.append(power)
-    hyperparameters = read_described(owner, state["hyperparameters"])
+    powers = {
+        name: _power(owner, name, state[name], step)
+        for name in ("beta1_power", "beta2_power")
+        if name in state
+    }
+    description = read_description(owner, state["hyperparameters"])
     rate = state["learning_rate"]
-    if (rate is not None) != isinstance(hyperparameters["learning_rate"], np.float32):
+    if (rate is not None) != isinstance(description["learning_rate"], np.float32):
         raise ValueError(
             f"{owner}: learning_rate must be a number where the optimizer was constructed with "
             f"one, and None otherwise; got {describe(rate)}"
         )
-    if rate is not None:
-        rate = single(owner, "learning_rate", rate)
-        if rate < 0:
-            raise ValueError(f"{owner}: learning_rate must be >= 0, got {rate}")
-    return Counters(step, powers[0], powers[1], rate, hyperparameters)
+    rates = {} if rate is None else {"": _rate(owner, "learning_rate", rate)}
+    for name, own in _by_name(owner, "learning_rates", state, names):
+        rates[name] = _rate(owner, f"learning_rates of {short(name)}", own)
+    missed = dict.fromkeys(names, 0)
+    for name, count in _by_name(owner, "missed", state, names):
+        missed[name] = integer(owner, f"missed of {short(name)}", count, at_least=0)
+        if missed[name] > step:
+            raise ValueError(
+                f"{owner}: missed of {short(name)} is {describe(count)}, of {step} steps in all"
+            )
+    frozen = state.get("frozen", [])
+    if not isinstance(frozen, list | tuple | set | frozenset):
+        raise TypeError(f"{owner}: frozen must be a list of names, got {describe(frozen)}")
+    check_names(owner, "frozen", frozen, names, optional=names)
+    counters = Counters(step, tuple(missed.values()), frozenset(frozen), rates)
+    return Saved(counters, description, powers)
+
+
+def _by_name(
+    owner: str, what: str, state: Mapping[str, Any], names: Sequence[str]
+) -> list[tuple[str, Any]]:
+    given = state.get(what, {})
+    check_keys(owner, what, given, names, optional=names)
+    return [*given.items()]
+
+
+def _power(owner: str, name: str, value: Any, step: int) -> np.float32:
+    power = single(owner, name, value)
+    if not 0 <= power <= 1:
+        raise ValueError(f"{owner}: {name} must be in [0, 1], got {power}")
+    if (power == 1) != (step == 0):
+        raise ValueError(f"{owner}: {name} is {power} after {step} steps; it is 1 at step 0 only")
+    return power
+
+
+def _rate(owner: str, name: str, value: Any) -> np.float32:
+    rate = single(owner, name, value)
+    if rate < 0:
+        raise ValueError(f"{owner}: {name} must be >= 0, got {rate}")
+    return rate
 
 
 def check_shapes(
     owner: str,
     what: str,
     found: Mapping[str, tuple[int, ...]],
-    optimizer: AbstractAdam,
+    parameters: Sequence[Parameter],
     holder: str = "",
 ) -> None:
-    """Refuse arrays that are not those of the optimizer's parameters, by names and shapes.
+    """Refuse arrays that are not those of the parameters, by names and shapes.
 
     What lacks a name, or has one too many, is the holder, if it is given.
     """
-    check_names(owner, holder or what, found, [p.name for p in optimizer.parameters])
-    for p in optimizer.parameters:
+    check_names(owner, holder or what, found, [p.name for p in parameters])
+    for p in parameters:
         if found[p.name] != p.shape:
             raise ValueError(
                 f"{owner}: {what} of {short(p.name)} must have the parameter's shape {p.shape}, "
@@ -169,108 +259,50 @@ def check_shapes(
             )
 
 
-def _read_moments(
-    owner: str, kind: str, value: Any, optimizer: AbstractAdam
+def read_arrays(
+    owner: str, kind: str, value: Any, parameters: Sequence[Parameter], *, squares: bool
 ) -> dict[str, HostArray]:
+    """Check the arrays of one slot, or of the master; `squares` are never negative.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one is missing, unknown, of another shape or dtype, or negative where it cannot be;
+        `ResidencyError` for one on a device.
+    """
     if not isinstance(value, Mapping):
         raise TypeError(f"{owner}: {kind} must map names to arrays, got {describe(value)}")
     for name, array in value.items():
         if not isinstance(array, np.ndarray):
-            place = ResidencyError if backend_of(array) is not None else TypeError
-            raise place(
+            wrong = ResidencyError if backend_of(array) is not None else TypeError
+            raise wrong(
                 f"{owner}: {kind} of {short(name)} must be a host ndarray, got {describe(array)}"
             )
         if array.dtype != np.float32:
             raise TypeError(
                 f"{owner}: {kind} of {short(name)} must be float32, got {array.dtype.str}"
             )
-    check_shapes(owner, kind, {name: array.shape for name, array in value.items()}, optimizer)
+    check_shapes(owner, kind, {name: array.shape for name, array in value.items()}, parameters)
     for name, array in value.items():
-        if kind == "moment2" and is_negative(array):
+        if squares and is_negative(array):
             raise ValueError(
-                f"{owner}: moment2 of {short(name)} is negative somewhere, as a mean of squares "
+                f"{owner}: {kind} of {short(name)} is negative somewhere, as a mean of squares "
                 f"never is"
             )
     return dict(value)
 
 
-def is_negative(moment2: HostArray) -> bool:
+def is_negative(squares: HostArray) -> bool:
     """Return whether an entry is below 0; NaN is not, and is what NaN gradients lead to."""
     with np.errstate(invalid="ignore"):
         # Neither min(), which is NaN if one of them is, nor fmin, for which a signalling NaN wins.
-        return bool(np.any(moment2 < 0))
-
-
-# -- loading ----------------------------------------------------------------------------------
-
-Key = tuple[str, str]
-"""Which array: its kind, ``"moment1"`` for instance, and its parameter's name."""
-
-
-def places(optimizer: AbstractAdam) -> dict[Key, Array]:
-    """Return the arrays of an optimizer, parameters first, wherever they live."""
-    own = {("parameter", p.name): p.data for p in optimizer.parameters}
-    return own | {(k, n): array for k in MOMENTS for n, array in getattr(optimizer, k).items()}
-
-
-def load(optimizer: AbstractAdam, state: Any, *, strict: bool) -> None:
-    """Replace the state of an optimizer, whose lock the caller holds.
-
-    Parameters and errors are those of `AdamOffload.load_state_dict`. What is on the device comes
-    first, since a copy there may fail. Then it is undone: what was there has been brought to the
-    host before, where memory is not scarce. Copies within the host do not fail.
-    """
-    owner, backend = "load_state_dict", optimizer._backend
-    check_keys(owner, "the state", state, _KEYS)
-    counters = read_counters(owner, state)
-    moments = {kind: _read_moments(owner, kind, state[kind], optimizer) for kind in MOMENTS}
-    adopted = adopt(optimizer, counters, strict, owner, stacklevel=4)
-    new = {(kind, name): array for kind in MOMENTS for name, array in moments[kind].items()}
-    targets = {key: array for key, array in places(optimizer).items() if key in new}
-    away = {key: array for key, array in targets.items() if backend.owns(array)}
-    near = {key: array for key, array in targets.items() if key not in away}
-    # A view of one moment may come as the state of another.
-    new = {key: x.copy() if _overlaps(x, near.values()) else x for key, x in new.items()}
-    with replacing(optimizer, adopted) as touched:
-        before = {key: backend.asnumpy(array) for key, array in away.items()}
-        try:
-            _send(backend, away, new, touched)
-        except BaseException:
-            backend.synchronize()  # an interrupt may have left a copy on its way
-            _send(backend, {key: away[key] for key in touched}, before, [])
-            touched.clear()
-            raise
-        for key, array in near.items():
-            touched.append(key)
-            np.copyto(array, new[key])
-
-
-def _differences(own: Counters, saved: Counters) -> dict[str, str]:
-    """Return what an optimizer was constructed with and the state was not, in words."""
-    found = differences(saved.hyperparameters, own.hyperparameters)
-    # A rate that was assigned in the run may be passed to the constructor of the next one.
-    if saved.learning_rate is not None and saved.learning_rate == own.learning_rate:
-        found.pop("learning_rate", None)
-    for name, power in (("beta1", saved.beta1_power), ("beta2", saved.beta2_power)):
-        expected, slack = _power(float(own.hyperparameters[name]), saved.global_step)
-        if name not in found and abs(power - expected) > slack:
-            found[f"{name}_power"] = (
-                f"{name}_power: {power} in the state, {expected:.6g} is {name}**{saved.global_step}"
-            )
-    return found
-
-
-def _power(beta: float, step: int) -> tuple[float, float]:
-    """Return a power and by how much a product that is rounded each time may differ from it."""
-    exact = beta**step
-    rounding = math.expm1(min(step * 2.0**-23, 80.0))  # twice the half ulp of each product
-    return exact, exact * rounding + float(np.finfo(np.float32).smallest_normal)
+        return bool(np.any(squares < 0))
 
 
 def adopt(
-    optimizer: AbstractAdam, counters: Counters, strict: bool, owner: str, stacklevel: int
+    owner: str, saved: Saved, settings: Settings, own: Counters, *, strict: bool, stacklevel: int
 ) -> Counters:
-    """Check counters against an optimizer; return what it is to take over.
+    """Compare a state with the settings of an optimizer; return the counters to take over.
 
     `stacklevel` leads a warning from here to the user's call.
 
@@ -279,53 +311,46 @@ def adopt(
     ValueError
         If the groups are of other parameters, or hyper-parameters differ and `strict` is True.
     """
-    names = [name for group in counters.hyperparameters["groups"] for name in group["params"]]
-    own = counters_of(optimizer)
-    check_names(owner, "groups of hyperparameters", names, [p.name for p in optimizer.parameters])
-    found = _differences(own, counters)
-    if not found:
-        return counters
-    message = f"{owner}: the state belongs to other hyper-parameters: {'; '.join(found.values())}"
-    if strict:
-        raise ValueError(
-            f"{message}. Construct the optimizer as it was, or load with strict=False to keep "
-            f"those that are here; a fixed learning_rate can also be assigned after loading"
-        )
-    warnings.warn(f"{message}; kept those that are here", UserWarning, stacklevel)
-    rate = own.learning_rate if "learning_rate" in found else counters.learning_rate
-    return replace(counters, learning_rate=rate)
+    names = [name for group in saved.description["groups"] for name in group["params"]]
+    check_names(owner, "groups of hyperparameters", names, settings.names)
+    here = own.rates.get("", settings.rate.source)
+    found = _differences(saved, settings, here)
+    rates = dict(saved.counters.rates)
+    if found:
+        message = f"{owner}: the state belongs to other hyper-parameters: "
+        message += "; ".join(found.values())
+        if strict:
+            raise ValueError(
+                f"{message}. Construct the optimizer as it was, or load with strict=False to keep "
+                f"those that are here; a fixed learning_rate can also be assigned after loading"
+            )
+        warnings.warn(f"{message}; kept those that are here", UserWarning, stacklevel)
+        if "learning_rate" in found:
+            rates.pop("", None)
+            rates |= {"": own.rates[""]} if "" in own.rates else {}
+    if not isinstance(settings.rate, FixedRate):
+        rates.pop("", None)
+    return saved.counters._replace(rates=rates)
 
 
-@contextmanager
-def replacing(optimizer: AbstractAdam, counters: Counters) -> Iterator[list[Key]]:
-    """Guard the block that replaces arrays: it appends the key of each before it begins.
-
-    If it ends well, the counters follow, and the optimizer is whole. If it fails with a key in the
-    list, the optimizer refuses to go on.
-    """
-    touched: list[Key] = []
-    with optimizer._integrity.replacing("a load", touched):
-        optimizer._settle()  # nothing may still write there; what has failed is replaced
-        optimizer._backend.synchronize()
-        yield touched
-        optimizer._forget()
-        optimizer._progress = Progress(
-            counters.beta1_power, counters.beta2_power, counters.global_step
-        )
-        if isinstance(optimizer._rate, FixedRate) and counters.learning_rate is not None:
-            optimizer._rate.value = counters.learning_rate
+def _differences(saved: Saved, settings: Settings, rate: Any) -> dict[str, str]:
+    """Return what an optimizer was constructed with and the state was not, in words."""
+    found = settings.differences(saved.description)
+    # A rate that was assigned in the run may be passed to the constructor of the next one.
+    fixed = isinstance(settings.rate, FixedRate)
+    if fixed and saved.counters.rates.get("") == rate:
+        found.pop("learning_rate", None)
+    steps = saved.counters.global_step
+    for name, power in saved.powers.items():
+        beta = name.removesuffix("_power")
+        expected, slack = _expected(float(np.float32(getattr(settings.rule, beta, 0.0))), steps)
+        if not {beta, "rule"} & {*found} and abs(power - expected) > slack:
+            found[name] = f"{name}: {power} in the state, {expected:.6g} is {beta}**{steps}"
+    return found
 
 
-def _send(
-    backend: Backend,
-    targets: Mapping[Key, Array],
-    sources: Mapping[Key, HostArray],
-    touched: list[Key],
-) -> None:
-    for key, target in targets.items():
-        touched.append(key)
-        backend.h2d(np.asarray(sources[key], order="C"), target).wait()
-
-
-def _overlaps(array: HostArray, others: Iterable[HostArray]) -> bool:
-    return any(np.may_share_memory(array, other) for other in others)
+def _expected(beta: float, steps: int) -> tuple[float, float]:
+    """Return a power and by how much a product that is rounded each time may differ from it."""
+    exact = beta**steps
+    rounding = math.expm1(min(steps * 2.0**-23, 80.0))  # twice the half ulp of each product
+    return exact, exact * rounding + float(np.finfo(np.float32).smallest_normal)

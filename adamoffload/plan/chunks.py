@@ -6,7 +6,7 @@ spans several, small ones share one. A chunk is what crosses the link at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 __all__ = ["Chunk", "Piece", "Segment", "plan_chunks"]
@@ -19,7 +19,7 @@ class Piece:
     Attributes
     ----------
     index : int
-        The parameter's place in update order.
+        The parameter's index in update order.
     start, stop : int
         The part's elements in the flattened parameter.
     offset : int
@@ -44,12 +44,12 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of a chunk in which all parameters have one learning rate.
+    """A run of a chunk in which all parameters are of one class.
 
     Attributes
     ----------
     index : int
-        A parameter of the run (its place in update order): the rate is that parameter's.
+        A parameter of the run, by its index in update order.
     start, stop : int
         Elements in the chunk.
     """
@@ -66,13 +66,13 @@ class Chunk:
     Attributes
     ----------
     index : int
-        Its place in the plan.
+        Its index in the plan.
     start, stop : int
         Elements in the arena.
     pieces : tuple of Piece
         Which parameters it holds.
     segments : tuple of Segment
-        Which learning rates it needs.
+        Its runs of one class.
     """
 
     index: int
@@ -88,7 +88,11 @@ class Chunk:
 
 
 def plan_chunks(
-    sizes: Sequence[int], order: Sequence[int], rates: Sequence[object], chunk_size: int
+    sizes: Sequence[int],
+    order: Sequence[int],
+    classes: Sequence[object],
+    chunk_size: int,
+    absent: Container[int] = (),
 ) -> tuple[Chunk, ...]:
     """Cut an arena into chunks.
 
@@ -98,51 +102,56 @@ def plan_chunks(
         Elements of each parameter, in update order.
     order : sequence of int
         How they follow each other in the arena.
-    rates : sequence
-        The learning rate of each, in update order; neighbours with one rate object share a
-        segment.
+    classes : sequence
+        What each is computed with, in update order; neighbours of one class share a segment.
     chunk_size : int
-        Elements of a chunk; the last one may be smaller.
+        Elements of a chunk, at most.
+    absent : container of int, optional
+        Parameters that no chunk may touch: a chunk ends before each of them.
 
     Examples
     --------
     A parameter of 5 elements and one of 2, in chunks of 4:
 
-    >>> rate = object()
-    >>> for chunk in plan_chunks([5, 2], [0, 1], [rate, rate], 4):
+    >>> for chunk in plan_chunks([5, 2], [0, 1], ["a", "a"], 4):
     ...     print(chunk.start, chunk.stop, [(p.index, p.start, p.stop) for p in chunk.pieces])
     0 4 [(0, 0, 4)]
     4 7 [(0, 4, 5), (1, 0, 2)]
     """
     chunks: list[Chunk] = []
     pieces: list[Piece] = []
-    filled = 0
+    position = filled = 0  # of the next element in the arena, and in the chunk
 
     def close() -> None:
-        start = chunks[-1].stop if chunks else 0
-        segments = _segments(pieces, rates)
-        chunks.append(Chunk(len(chunks), start, start + filled, tuple(pieces), segments))
+        nonlocal pieces, filled
+        if pieces:
+            segments = _segments(pieces, classes)
+            chunks.append(Chunk(len(chunks), position - filled, position, tuple(pieces), segments))
+        pieces, filled = [], 0
 
     for index in order:
+        if index in absent:
+            close()
+            position += sizes[index]
+            continue
         start = 0
         while start < sizes[index]:
             stop = min(sizes[index], start + chunk_size - filled)
             pieces.append(Piece(index, start, stop, filled))
             filled += stop - start
+            position += stop - start
             start = stop
             if filled == chunk_size:
                 close()
-                pieces, filled = [], 0
-    if pieces:
-        close()
+    close()
     return tuple(chunks)
 
 
-def _segments(pieces: Sequence[Piece], rates: Sequence[object]) -> tuple[Segment, ...]:
+def _segments(pieces: Sequence[Piece], classes: Sequence[object]) -> tuple[Segment, ...]:
     segments: list[Segment] = []
     for piece in pieces:
         stop = piece.chunk_slice.stop
-        if segments and rates[segments[-1].index] is rates[piece.index]:
+        if segments and classes[segments[-1].index] == classes[piece.index]:
             segments[-1] = Segment(segments[-1].index, segments[-1].start, stop)
         else:
             segments.append(Segment(piece.index, piece.offset, stop))

@@ -17,7 +17,7 @@ import numpy as np
 
 from adamoffload.arguments import describe, number
 from adamoffload.device.parameter import Parameter
-from adamoffload.offload.optimizer import AdamOffload
+from adamoffload.offload.faces import AdamOffload
 from adamoffload.playground.surfaces import suggestion
 from adamoffload.rules.adam import adam, step_size
 

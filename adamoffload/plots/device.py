@@ -12,8 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from adamoffload.arguments import choice, describe, instance, number
 from adamoffload.observe.ledger import Ledger
-from adamoffload.offload.optimizer import OffloadMemory
-from adamoffload.offload.resident import ResidentMemory
+from adamoffload.offload.build import OptimizerMemory
+from adamoffload.offload.faces import OffloadMemory, ResidentMemory
 from adamoffload.plots.frame import frame, points, shown_name
 from adamoffload.plots.style import BYTES, COLORS, LABELS, SECONDS, STYLE, ink, rounded, styled
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["memory", "memory_over_time"]
 
 _WIDTH = 0.8
-Use = Mapping[str, int] | OffloadMemory | ResidentMemory
+Use = Mapping[str, int] | OffloadMemory | ResidentMemory | OptimizerMemory
 
 
 def memory(bars: Mapping[str, Use], limit: int | None = None, *, ax: Axes | None = None) -> Axes:
@@ -33,10 +33,10 @@ def memory(bars: Mapping[str, Use], limit: int | None = None, *, ax: Axes | None
     Parameters
     ----------
     bars : dict
-        For each label what `AdamOffload.memory` or `Adam.memory` returned, which becomes a bar for
-        the device and one for the host; or a dict of bytes on the device by kind, which becomes
-        one bar. Kinds are ``parameters``, ``gradients``, ``moments``, ``staging`` and ``other``
-        (activations, data).
+        For each label what `Optimizer.memory` returned, which becomes a bar for the device and one
+        for the host; or a dict of bytes on the device by kind, which becomes
+        one bar. Kinds are ``parameters``, ``gradients``, ``moments``, ``master``, ``staging``
+        and ``other`` (activations, data).
     limit : int, optional
         The device's memory in bytes: a line across the device's bars.
     ax : Axes, optional
@@ -129,16 +129,13 @@ class _Stack:
 
 def _places(label: str, use: Use) -> dict[str, dict[str, float]]:
     """Return the bytes of a bar by place and kind."""
-    both = {"parameters", "gradients"}
-    if isinstance(use, ResidentMemory):
-        return {"device": _checked(label, use._asdict())}
-    if isinstance(use, OffloadMemory):
-        device = {kind: n for kind, n in use._asdict().items() if kind in both}
-        return {
-            "device": _checked(label, {**device, "staging": use.ring}),
-            "host": _checked(label, {"moments": use.moments, "staging": use.ring}),
-        }
-    return {"device": _checked(label, use)}
+    if isinstance(use, Mapping):
+        return {"device": _checked(label, use)}
+    places: dict[str, dict[str, int]] = {}
+    for held in use.holdings:
+        kinds = places.setdefault("host" if held.place == "pinned" else held.place, {})
+        kinds[held.kind] = kinds.get(held.kind, 0) + held.nbytes
+    return {place: _checked(label, kinds) for place, kinds in places.items()}
 
 
 def _checked(label: str, kinds: Mapping[str, Any]) -> dict[str, float]:

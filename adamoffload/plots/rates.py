@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.ticker import StrMethodFormatter
 
 from adamoffload.arguments import positive_integer
-from adamoffload.offload.abstract import AbstractAdam
-from adamoffload.offload.groups import FixedRate, Rate, TableRate, read_rate
+from adamoffload.offload.optimizer import Optimizer
 from adamoffload.plots.frame import frame, shown_name, step_axis
 from adamoffload.plots.style import COLORS, LINES, MARKERS, styled
+from adamoffload.rules.rates import FixedRate, Rate, TableRate, read_rate
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -96,15 +96,16 @@ def schedule(rates: Any, steps: int | None = None, *, ax: Axes | None = None) ->
 
 def _rates_of(value: Any) -> dict[str, Rate]:
     """Return a rate, or those of an optimizer; groups with equal numbers share one."""
-    if not isinstance(value, AbstractAdam):
+    if not isinstance(value, Optimizer):
         return {"": read_rate("schedule", value)}
     groups: dict[object, list[int]] = {}
-    for i, rate in enumerate(value._rates):
+    rates = value.current_rates()
+    for i, rate in enumerate(rates):
         same = float(rate.source) if isinstance(rate, FixedRate) else id(rate)
         groups.setdefault(same, []).append(i)
     if len(groups) == 1:
-        return {"": value._rates[0]}
+        return {"": rates[0]}
     return {
-        f"group{'s'[: len(members) > 1]} {', '.join(map(str, members))}": value._rates[members[0]]
+        f"group{'s'[: len(members) > 1]} {', '.join(map(str, members))}": rates[members[0]]
         for members in groups.values()
     }

@@ -45,6 +45,7 @@ COLORS = {
     "parameters": _SKY,
     "gradients": _BLUE,
     "moments": _PURPLE,
+    "master": _GREEN,
     "staging": _YELLOW,
     "other": _GREY,
     "limit": _VERMILLION,
@@ -67,6 +68,7 @@ LABELS = {
     "parameters": "parameters",
     "gradients": "gradients",
     "moments": "moments",
+    "master": "master weights",
     "staging": "staging ring",
     "other": "activations, data",
 }

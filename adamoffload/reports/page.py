@@ -17,8 +17,8 @@ from adamoffload.arguments import instance
 from adamoffload.files import replacing
 from adamoffload.observe.ledger import NO_LEDGER, Ledger
 from adamoffload.observe.probes import NO_PROBE, Probe
-from adamoffload.offload.abstract import AbstractAdam
-from adamoffload.offload.optimizer import AdamOffload
+from adamoffload.offload.faces import AdamOffload, ResidentMemory
+from adamoffload.offload.optimizer import Optimizer
 from adamoffload.reports import summary
 from adamoffload.reports.markup import WIDE, Drawing, Section, page
 from adamoffload.reports.sentences import sentences, typical_step
@@ -30,7 +30,7 @@ def report(
     path: str | os.PathLike[str],
     ledger: Ledger | None = None,
     probe: Probe | None = None,
-    optimizer: AbstractAdam | None = None,
+    optimizer: Optimizer | None = None,
     *,
     title: str = "Training with Adam",
 ) -> Path:
@@ -85,7 +85,7 @@ def report(
     for name, value, kind, wanted in (
         ("ledger", ledger, Ledger, ""),
         ("probe", probe, Probe, ""),
-        ("optimizer", optimizer, AbstractAdam, "an optimizer of adamoffload"),
+        ("optimizer", optimizer, Optimizer, "an optimizer of adamoffload"),
         ("title", title, str, ""),
     ):
         if value is not None:
@@ -107,7 +107,7 @@ def report(
     return Path(path)
 
 
-def _sections(ledger: Ledger, probe: Probe, optimizer: AbstractAdam | None) -> Iterator[Section]:
+def _sections(ledger: Ledger, probe: Probe, optimizer: Optimizer | None) -> Iterator[Section]:
     from adamoffload import plots  # here, since it draws: `import adamoffload` stays light
 
     simulated = " Times are simulated." if ledger.simulated else ""
@@ -159,9 +159,8 @@ def _sections(ledger: Ledger, probe: Probe, optimizer: AbstractAdam | None) -> I
     yield Section("Settings and versions", (), (*settings, summary.versions()))
 
 
-def _memory_section(ledger: Ledger, optimizer: AbstractAdam | None) -> Iterator[Section]:
+def _memory_section(ledger: Ledger, optimizer: Optimizer | None) -> Iterator[Section]:
     from adamoffload import plots
-    from adamoffload.offload.resident import ResidentMemory
 
     drawings, tables = [], []
     if isinstance(optimizer, AdamOffload):
@@ -186,10 +185,10 @@ def _memory_section(ledger: Ledger, optimizer: AbstractAdam | None) -> Iterator[
         yield Section("What lies where", tuple(drawings), tuple(tables))
 
 
-def _schedule(optimizer: AbstractAdam | None) -> Iterator[Drawing]:
+def _schedule(optimizer: Optimizer | None) -> Iterator[Drawing]:
     from adamoffload import plots
 
-    if optimizer is not None and optimizer.global_step and len(optimizer._rates) <= 7:
+    if optimizer is not None and optimizer.global_step and len(optimizer.current_rates()) <= 7:
         yield Drawing(
             partial(plots.schedule, optimizer, optimizer.global_step),
             "The learning rate of each step so far.",

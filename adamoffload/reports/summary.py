@@ -18,8 +18,7 @@ import numpy as np
 from adamoffload.engine.team import available_cores
 from adamoffload.observe.ledger import HOPS, Ledger
 from adamoffload.observe.probes import LEVELS, Probe
-from adamoffload.offload.abstract import AbstractAdam
-from adamoffload.offload.optimizer import AdamOffload
+from adamoffload.offload.optimizer import Optimizer
 
 __all__ = [
     "Table",
@@ -215,27 +214,27 @@ def moments_by_parameter(probe: Probe) -> Table:
     return Table(f"Moments and updates at step {step:,}", columns, rows, note)
 
 
-def settings(optimizer: AbstractAdam) -> Table:
+def settings(optimizer: Optimizer) -> Table:
     """Return what the optimizer was constructed with."""
+    own = optimizer.settings
+    size = sum(p.size for p in optimizer.parameters)
+    constants = own.description()["constants"].items()
     rows = [
         ("optimizer", type(optimizer).__name__),
-        ("parameters", f"{len(optimizer.parameters):,}, {optimizer._size:,} elements"),
-        ("device", repr(optimizer._backend)),
+        ("rule", type(own.rule).__name__),
+        ("strategy", str(optimizer.strategy)),
+        ("parameters", f"{len(optimizer.parameters):,}, {size:,} elements"),
+        ("device", repr(optimizer.backend)),
         ("learning rate", _source(optimizer.learning_rate)),
-        ("beta1, beta2", f"{optimizer._beta1:g}, {optimizer._beta2:g}"),
-        ("epsilon", f"{optimizer._eps:g}, not bias-corrected"),
-        ("Nesterov", "yes" if optimizer._nesterov else "no"),
-        ("weight decay", _source(optimizer._decay.source)),
-        ("loss scale", f"{optimizer._loss_scale:g}"),
-        ("groups", f"{len(optimizer._distinct):,}"),
+        *((name, _source(value)) for name, value in constants),
+        ("weight decay", f"{_source(own.rule.weight_decay)}, {own.rule.decay}"),
+        ("loss scale", f"{own.loss_scale:g}"),
+        ("groups", f"{len(own.groups):,}"),
         ("steps done", f"{optimizer.global_step:,}"),
+        ("engine", f"{optimizer.engine}, {optimizer.threads} threads"),
     ]
-    if isinstance(optimizer, AdamOffload):
-        program, ring = optimizer._kernels[0], optimizer.memory().ring
-        rows += [
-            ("engine", f"{program.name}, {optimizer._workers.threads} threads"),
-            ("staging ring", f"{ring:,} bytes on the device, and as many pinned on the host"),
-        ]
+    held = [h for h in optimizer.memory().holdings if h.kind == "staging" and h.nbytes]
+    rows += [(f"staging, {h.place}", f"{h.nbytes:,} bytes") for h in held]
     return Table("Settings of the optimizer", ("setting", "value"), rows)
 
 
@@ -292,6 +291,8 @@ def _source(value: Any) -> str:
     """Return a number, a table or a schedule as a line of text."""
     if isinstance(value, np.ndarray):
         return f"a table of {value.size:,}: {value[0]:g} to {value[-1]:g}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float | np.floating):
         return f"{value:g}"
     text = repr(value)

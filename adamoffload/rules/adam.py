@@ -140,7 +140,7 @@ def beta_power(beta: np.float32, t: int) -> np.float32:
 
 
 _powers: dict[tuple[np.float32, int], np.float32] = {}  # a step asks for the next one
-_KEPT, _AT_ONCE = 1024, 1 << 16
+_KEPT, _AT_ONCE = 32, 1 << 16
 
 
 def read_constants(

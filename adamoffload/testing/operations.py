@@ -17,7 +17,7 @@ from adamoffload.autodiff.tape import value_and_grad
 from adamoffload.device.backend import Array, Backend, HostArray
 from adamoffload.device.parameter import Parameter
 from adamoffload.device.registry import get_backend
-from adamoffload.offload.optimizer import AdamOffload
+from adamoffload.offload.faces import AdamOffload
 from adamoffload.testing.promises import NewDevice, Promises, same
 
 

@@ -10,7 +10,7 @@ from adamoffload.device.backend import Array, Backend, HostArray
 from adamoffload.device.parameter import Parameter
 from adamoffload.device.registry import get_backend
 from adamoffload.observe.ledger import Ledger
-from adamoffload.offload.optimizer import AdamOffload
+from adamoffload.offload.faces import AdamOffload
 from adamoffload.testing.promises import (
     NewDevice,
     Promises,

@@ -118,6 +118,10 @@ class Flights:
         self.computed = 0
         self.host_computed = 0
 
+    def open(self, flight: Flight) -> bool:
+        """Return whether the host has not waited for it yet."""
+        return flight in self._open
+
     def issue(self, flight: Flight, known: Collection[Flight], computed: int) -> None:
         """Start a copy that is ordered after the copies `known` and the first `computed` works."""
         for other in tuple(self._open):

@@ -60,9 +60,6 @@ def main() -> None:
         lines = faults.lines_of_a_step(setting)
         for k in range(lines):
             tally.add("interrupt at a line", trial(setting, interrupt(k)))
-        for _ in range(200):
-            outcome = trial(setting, interrupt(rng.randrange(lines), rng.randrange(40)))
-            tally.add("two interrupts", outcome)
         print(f"{name}: {tally.faults:,} faults, {time.perf_counter() - start:.0f} s", flush=True)
     signal.signal(signal.SIGALRM, interrupted)
     for _ in range(signals):

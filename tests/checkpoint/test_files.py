@@ -108,9 +108,8 @@ def test_numpy_alone_reads_it(tmp_path: Path) -> None:
     assert list(found) == list(expected)
     assert all(found[name].tobytes() == expected[name].tobytes() for name in expected)
     assert header["counters"]["global_step"] == 2
-    assert np.float32(header["counters"]["beta2_power"]) == optimizer.beta2_power
     assert (header["version"], header["adamoffload"]) == (2, version("adamoffload"))
-    assert header["hyperparameters"]["beta2"] == 0.999
+    assert header["hyperparameters"]["constants"]["beta2"] == 0.999
     assert [entry["kind"] for entry in header["arrays"]] == ["parameter"] * 2 + ["m"] * 2 + [
         "v"
     ] * 2
@@ -510,7 +509,7 @@ def test_what_is_no_file_is_an_ordinary_error(tmp_path: Path) -> None:
         with pytest.raises(TypeError, match="PathLike object, not int"):
             act(3, optimizer)
         with pytest.raises(
-            TypeError, match=r"must be an AdamOffload or Adam, got .*after the path"
+            TypeError, match=r"must be an optimizer of adamoffload, got .*after the path"
         ):
             act(tmp_path / "x", "x")
     with pytest.raises(FileNotFoundError, match="folder does not exist; create it") as caught:
@@ -647,7 +646,6 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "no counters": (patched(b'"counters"', b'"countess"'), "counters"),
     "no arrays": (patched(b'"arrays"', b'"arrows"'), "arrays"),
     "a list of no arrays": (patched(b'"arrays": [', b'"arrays": {}, "": ['), "list each member"),
-    "step 0": (counter("global_step", 0), "at step 0 only"),
     "a step of 2**63": (counter("global_step", 2**63), r"below 2\*\*63"),
     "a huge step": (
         patched(NUMBERS[1], b'"global_step": ' + b"9" * 5000),
@@ -666,7 +664,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "a long checksum": (patched(b'"crc32": "', b'"crc32": "0'), "checksum"),
 }
 wrong: object
-for name in ("global_step", "beta1_power", "beta2_power", "learning_rate"):
+for name in ("global_step", "learning_rate"):
     for wrong in ("3", True, [], {}):
         DAMAGED[f"{name} = {wrong!r}"] = (counter(name, wrong), f"{name} must be")
 
@@ -687,7 +685,7 @@ def test_what_is_damaged_is_refused_by_name_and_nothing_has_changed(
 
 def test_a_2_to_the_63rd_step_is_the_first_that_is_refused() -> None:
     judge = checkpoints.Judge()
-    assert judge(counter("global_step", 2**63 - 1)) == "other's"  # the powers are not so late
+    assert judge(counter("global_step", 2**63 - 1)) == "accepted"
     assert judge(counter("global_step", 2**63)) == "damaged"
 
 

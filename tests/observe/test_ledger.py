@@ -290,7 +290,7 @@ def test_a_resident_run_has_its_moments_on_the_device() -> None:
     assert ledger.simulated
     assert ledger.bytes() == 0
     assert [(e.hop, e.step, e.parts) for e in ledger.events] == [
-        ("apply", step, parts) for step in (1, 2) for parts in ((("a", 30),), (("b", 5),))
+        ("apply", step, (("a", 30), ("b", 5))) for step in (1, 2)
     ]
     rows = {tuple(row.tolist()[2:]) for row in ledger.memory()[:4]}
     assert rows == {

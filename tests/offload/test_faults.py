@@ -32,7 +32,7 @@ from lazy_backend import LazyBackend
 @pytest.mark.parametrize("name", [name for name in SETTINGS if "decayed" in name])
 def test_a_fault_of_the_device_at_any_call_loses_nothing(name: str) -> None:
     tally = faults.Tally()
-    every = 4 if "sim" in name else 1  # it takes its time
+    every = 4 if name.startswith("AdamOffload sim") else 1  # it takes its time
     for kind, fault in [*faults.every_fault_of(SETTINGS[name])][::every]:
         tally.add(kind, trial(SETTINGS[name], fault))
     outcomes = {outcome for _, outcome in tally.outcomes}
@@ -62,18 +62,6 @@ def test_an_interrupt_while_helpers_write_loses_nothing() -> None:
     lines = faults.lines_of_a_step(IN_THREADS)
     outcomes = {trial(IN_THREADS, interrupt(k)) for k in range(0, lines, 5)}
     assert {"as before", "refused"} <= outcomes  # how long the helpers take is never the same
-
-
-@settings(deadline=None, max_examples=40, derandomize=True)
-@given(
-    st.sampled_from([*SETTINGS.values(), IN_THREADS]),
-    st.floats(0, 1, exclude_max=True),
-    st.integers(0, 40),
-)
-def test_a_second_interrupt_while_the_first_is_looked_at_loses_nothing(
-    setting: Setting, where: float, again: int
-) -> None:
-    trial(setting, interrupt(int(where * faults.lines_of_a_step(setting)), again))
 
 
 @pytest.mark.parametrize("k", range(3))
@@ -108,8 +96,7 @@ def late_failure(kind: Any, **options: Any) -> tuple[faults.Subject, Callable[[]
 
 @pytest.mark.parametrize("kind", [ao.AdamOffload, ao.Adam])
 def test_an_update_that_fails_after_its_step_is_that_steps_loss(kind: Any) -> None:
-    options = {"chunk_bytes": 16} if kind is ao.AdamOffload else {}
-    subject, break_it = late_failure(kind, **options)
+    subject, break_it = late_failure(kind, chunk_bytes=16)
     subject.step(0)
     break_it()
     subject.step(1)  # nobody has noticed yet
@@ -119,9 +106,8 @@ def test_an_update_that_fails_after_its_step_is_that_steps_loss(kind: Any) -> No
     lost = r"the update of 'p1' in step 2 was lost \(Fault: late\).*Start again from saved state"
     with pytest.raises(RuntimeError, match=lost) as refusal:
         subject.step(2)
-    # With the host in between, 'p0' was under way when the news came; otherwise nothing was.
-    halved = "step 3 failed half-way (Fault: late), when 'p0' had" in str(refusal.value)
-    assert halved == (kind is ao.AdamOffload)
+    # 'p0' was under way when the news came.
+    assert "step 3 failed half-way (Fault: late), when 'p0' had" in str(refusal.value)
     assert subject.optimizer.global_step == 2
 
 
@@ -419,7 +405,7 @@ def test_a_construction_that_fails_takes_no_memory(kind: Any) -> None:
         if fits:
             break
         k += 1
-    assert k == (3 if kind is ao.AdamOffload else 8)
+    assert k == (3 if kind is ao.AdamOffload else 2)
 
 
 @pytest.mark.parametrize("locking", [True, False])

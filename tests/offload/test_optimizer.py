@@ -1,572 +1,285 @@
-"""`AdamOffload` as a whole: what a step does, what it refuses, what it leaves untouched."""
+"""`Optimizer`: submit, accumulate, freeze, rates on the fly, and what is refused."""
 
 from __future__ import annotations
 
-import threading
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import adamoffload as ao
 
-import strategies
-from reference import PlainAdam
-
-Float32 = np.ndarray[Any, np.dtype[np.float32]]
+DEVICE = ao.get_backend("numpy")
 
 
-def device_of(optimizer: ao.AdamOffload) -> ao.Backend:
-    device = optimizer.parameters[0].backend
-    assert device is not None
-    return device
+def make(*sizes: int, rule: ao.Rule | None = None, **options: Any) -> Any:
+    rng = np.random.default_rng(1)
+    parameters = [
+        ao.Parameter(DEVICE.asarray(rng.standard_normal(n, np.float32)), f"p{i}")
+        for i, n in enumerate(sizes)
+    ]
+    options.setdefault("strategy", "adam-offload")
+    return ao.Optimizer(parameters, rule or ao.rules.Adam(learning_rate=0.1), **options)
 
 
-def make_parameters(
-    device: ao.Backend, shapes: list[tuple[int, ...]], seed: int = 0
-) -> list[ao.Parameter]:
+def gradients(optimizer: Any, seed: int) -> list[Any]:
     rng = np.random.default_rng(seed)
-    return [
-        ao.Parameter(device.asarray(rng.standard_normal(shape, np.float32)), f"p{i}")
-        for i, shape in enumerate(shapes)
-    ]
+    draws = [rng.standard_normal(p.shape, np.float32) for p in optimizer.parameters]
+    return [optimizer.backend.asarray(draw) for draw in draws]
 
 
-def make_gradients(optimizer: ao.AdamOffload, seed: int) -> list[Any]:
-    rng = np.random.default_rng(seed)
-    device = device_of(optimizer)
-    return [
-        device.asarray(rng.standard_normal(p.shape).astype(np.float32))
-        for p in optimizer.parameters
-    ]
+def bits(optimizer: Any) -> dict[Any, bytes]:
+    bring, owns = optimizer.backend.asnumpy, optimizer.backend.owns
+    arrays = optimizer.state.arrays()
+    return {k: (bring(x) if owns(x) else x).tobytes() for k, x in arrays.items()}
 
 
-def state(optimizer: ao.AdamOffload) -> list[Float32]:
-    device = device_of(optimizer)
-    return [
-        *(device.asnumpy(p.data) for p in optimizer.parameters),
-        *(moment.copy() for moment in optimizer.moment1.values()),
-        *(moment.copy() for moment in optimizer.moment2.values()),
-        np.array([optimizer.beta1_power, optimizer.beta2_power, optimizer.global_step], "f4"),
-    ]
+# -- a parameter without a gradient ---------------------------------------------------------------
 
 
-def assert_same(left: list[Float32], right: list[Float32]) -> None:
-    for a, b in zip(left, right, strict=True):
-        np.testing.assert_array_equal(a, b)
+def test_what_has_no_gradient_is_left_alone_and_its_own_count_stands_still() -> None:
+    optimizer, twin = make(4, 3), make(4, 3)
+    first, second = gradients(optimizer, 0), gradients(optimizer, 1)
+    assert optimizer([first[0], None]) == (True, False)
+    before = bits(optimizer)
+    assert optimizer.counters.missed == (0, 1)
+    assert optimizer({"p1": second[1]}) == (False, True)
+    # Its first update, in the second step, is that of another's first step.
+    twin([None, second[1]])
+    assert bits(optimizer)["parameter", "p1"] == bits(twin)["parameter", "p1"]
+    assert bits(optimizer)["parameter", "p0"] == before["parameter", "p0"]
 
 
-@pytest.fixture
-def optimizer() -> ao.AdamOffload:
-    device = ao.get_backend("numpy")
-    return ao.AdamOffload(make_parameters(device, [(2, 3), (5,)]), learning_rate=0.1)
-
-
-# -- exactness ------------------------------------------------------------------------------------
-
-
-@settings(deadline=None, max_examples=60, derandomize=True)
-@given(st.data(), strategies.shapes, strategies.settings, st.integers(1, 40), st.integers(1, 3))
-def test_result_does_not_depend_on_chunks_threads_or_engine(
-    data: st.DataObject,
-    shapes: list[tuple[int, ...]],
-    arguments: dict[str, Any],
-    chunk: int,
-    threads: int,
-) -> None:
-    grouping = data.draw(st.none() | strategies.groupings(len(shapes)))
-
-    def train(**options: Any) -> list[Float32]:
-        parameters = make_parameters(ao.get_backend("numpy"), shapes)
-        optimizer = ao.AdamOffload(in_groups(parameters, grouping), **arguments, **options)
-        for seed in range(3):
-            optimizer(make_gradients(optimizer, seed))
-        return state(optimizer)
-
-    if isinstance(arguments.get("learning_rate"), list) and grouping:
-        for _, options in grouping:
-            options.pop("lr", None)
-    expected = train(engine="numpy", threads=1)
-    assert_same(train(engine="numpy", threads=threads, chunk_bytes=4 * chunk), expected)
-    assert_same(train(engine="auto", threads=threads, chunk_bytes=4 * chunk), expected)
-
-
-def in_groups(
-    parameters: list[ao.Parameter], grouping: list[tuple[int, dict[str, Any]]] | None
-) -> list[Any]:
-    if grouping is None:
-        return parameters
-    groups: dict[int, dict[str, Any]] = {}
-    for parameter, (place, options) in zip(parameters, grouping, strict=True):
-        groups.setdefault(place, {"params": [], **options})["params"].append(parameter)
-    return [*groups.values(), {"order_params": parameters}]
-
-
-@settings(deadline=None, max_examples=60, derandomize=True)
-@given(st.data(), strategies.shapes, st.integers(1, 40), st.integers(1, 3))
-def test_ledger_counts_four_bytes_a_parameter_each_way(
-    data: st.DataObject, shapes: list[tuple[int, ...]], chunk: int, steps: int
-) -> None:
-    grouping = data.draw(st.none() | strategies.groupings(len(shapes)))
-    device = ao.get_backend("numpy")
-    parameters = make_parameters(device, shapes)
-    ledger = ao.Ledger()
-    optimizer = ao.AdamOffload(
-        in_groups(parameters, grouping), ledger=ledger, chunk_bytes=4 * chunk
-    )
-    before = device.traffic()
-    for seed in range(steps):
-        gradients = make_gradients(optimizer, seed)
-        before = ao.Traffic(before.d2h, before.h2d + sum(g.nbytes for g in gradients))
-        optimizer(gradients)
-    expected = 4 * sum(p.size for p in parameters)
-    assert ledger.bytes("d2h") == ledger.bytes("h2d") == expected * steps
-    for step in range(1, steps + 1):
-        assert ledger.bytes("d2h", step=step) == ledger.bytes("h2d", step=step) == expected
-    moved = device.traffic()
-    assert (moved.d2h - before.d2h, moved.h2d - before.h2d) == (expected * steps, expected * steps)
-
-
-def test_step_agrees_with_float64() -> None:
-    device = ao.get_backend("numpy")
-    optimizer = ao.AdamOffload(make_parameters(device, [(1000,)]), learning_rate=0.01)
-    w = device.asnumpy(optimizer.parameters[0].data).astype(np.float64)
-    adam = PlainAdam(w.shape, *(float(np.float32(x)) for x in (0.01, 0.9, 0.999, 1e-8)))
-    for step in range(1, 31):
-        (gradient,) = make_gradients(optimizer, step)
-        w += adam.step(device.asnumpy(gradient).astype(np.float64))
-        optimizer([gradient])
-    # Each step rounds w and delta once or twice: 30 steps, 2^-24 relative each, of values below 5;
-    # beta2's power, a float32 of almost 1, adds up to 2^-24 / (1 - beta2^t) to each step of 0.01.
-    tolerance = 30 * 2**-24 * 5 + 30 * 0.01 * 2**-24 / 0.001
-    np.testing.assert_allclose(
-        device.asnumpy(optimizer.parameters[0].data), w, rtol=0, atol=tolerance
-    )
-
-
-def test_denormal_moments_become_zero_at_every_64th_step() -> None:
-    device = ao.get_backend("numpy")
-    optimizer = ao.AdamOffload(make_parameters(device, [(2,)]))
-    tiny = np.float32(1e-40)
-    optimizer([device.asarray(np.array([1.0, 1e-38], np.float32))])
-    assert 0 < optimizer.moment1["p0"][1] < np.finfo(np.float32).smallest_normal
-    zero = device.asarray(np.zeros(2, np.float32))
-    for _ in range(62):
-        optimizer([zero])
-    assert optimizer.global_step == 63
-    optimizer.moment1["p0"][1] = optimizer.moment2["p0"][1] = tiny
-    optimizer([zero])
-    assert optimizer.moment1["p0"][1] == 0 == optimizer.moment2["p0"][1]
-    assert optimizer.moment1["p0"][0] > 0
-    optimizer.moment1["p0"][1] = tiny
-    optimizer([zero])
-    assert optimizer.moment1["p0"][1] > 0
-
-
-def test_dead_coordinates_do_not_stall_among_denormals() -> None:
-    device = ao.get_backend("numpy")
-    optimizer = ao.AdamOffload(make_parameters(device, [(1,)]))
-    optimizer([device.asarray(np.ones(1, np.float32))])
-    zero = device.asarray(np.zeros(1, np.float32))
-    for _ in range(1000):
-        optimizer([zero])
-    assert optimizer.moment1["p0"][0] == 0
-
-
-def test_order_of_hops_of_each_chunk() -> None:
-    ledger = ao.Ledger()
-    device = ao.get_backend("numpy")
-    optimizer = ao.AdamOffload(make_parameters(device, [(10,)]), ledger=ledger, chunk_bytes=12)
-    optimizer(make_gradients(optimizer, 0))
-    for chunk in range(4):
-        hops = tuple(event.hop for event in ledger.events if event.chunk == chunk)
-        assert hops == ao.HOPS[1:]  # without a check
-    # The next chunk is on its way down before this one is updated.
-    first = [(event.chunk, event.hop) for event in ledger.events]
-    assert first.index((1, "d2h")) < first.index((0, "update"))
-
-
-def test_parameters_of_one_group_are_neighbours_in_the_arena() -> None:
-    device = ao.get_backend("numpy")
-    a, b, c = make_parameters(device, [(2,), (3,), (4,)])
-    groups = [{"params": [a, c], "lr": 0.5}, {"params": [b]}, {"order_params": [a, b, c]}]
-    optimizer = ao.AdamOffload(groups)
-    assert [p.name for p in optimizer.parameters] == ["p0", "p1", "p2"]
-    address = {
-        name: moment.__array_interface__["data"][0] for name, moment in optimizer.moment1.items()
-    }
-    assert address["p2"] - address["p0"] == 4 * 2
-    assert list(optimizer.moment1) == ["p0", "p1", "p2"]
-
-
-# -- gradients ------------------------------------------------------------------------------------
-
-
-def test_gradients_by_name_equal_gradients_by_order() -> None:
-    results = []
-    for by_name in (False, True):
-        optimizer = ao.AdamOffload(make_parameters(ao.get_backend("numpy"), [(2, 3), (5,)]))
-        gradients = make_gradients(optimizer, 1)
-        optimizer({"p1": gradients[1], "p0": gradients[0]} if by_name else tuple(gradients))
-        results.append(state(optimizer))
-    assert_same(*results)
-
-
-def test_gradient_of_any_layout_is_accepted(optimizer: ao.AdamOffload) -> None:
-    device = device_of(optimizer)
-    expected = ao.AdamOffload(make_parameters(device, [(2, 3), (5,)]), learning_rate=0.1)
-    gradients = make_gradients(optimizer, 3)
-    expected(gradients)
-    transposed = device.asarray(device.asnumpy(gradients[0]).T).T
-    doubled = device.asarray(np.repeat(device.asnumpy(gradients[1]), 2))[::2]
-    assert not transposed.flags.c_contiguous
-    optimizer([transposed, doubled])
-    assert_same(state(optimizer), state(expected))
-
-
-@pytest.mark.parametrize("name", ["numpy", "sim"])
-def test_a_strided_view_of_a_parameter_is_read_before_the_parameter_changes(name: str) -> None:
-    device = ao.get_backend(name)
-    values = np.arange(4000, dtype=np.float32)
-    results = []
-    for copied in (True, False):
-        a, b = (ao.Parameter(device.asarray(values), n) for n in "ab")
-        optimizer = ao.AdamOffload([a, b], learning_rate=1.0, chunk_bytes=4000)
-        gradient = a.data[::-1]  # one dimension: reshape(-1) would be a view of it
-        optimizer([device.asarray(np.ones_like(values)), gradient.copy() if copied else gradient])
-        results.append(state(optimizer))
-    assert_same(*results)
-
-
-def test_gradients_are_not_modified(optimizer: ao.AdamOffload) -> None:
-    device = device_of(optimizer)
-    gradients = make_gradients(optimizer, 3)
-    before = [device.asnumpy(g) for g in gradients]
-    optimizer(gradients)
-    for gradient, expected in zip(gradients, before, strict=True):
-        np.testing.assert_array_equal(device.asnumpy(gradient), expected)
-
-
-def bad_gradients(optimizer: ao.AdamOffload) -> dict[str, tuple[Any, type[Exception], str]]:
-    device = device_of(optimizer)
-    good = make_gradients(optimizer, 0)
-    other = ao.get_backend("numpy")
-    first, second = optimizer.parameters
-    return {
-        "too few": ([good[0]], ValueError, "expected 2 gradients.*got 1"),
-        "too many": ([*good, good[0]], ValueError, "got 3"),
-        "shape": ([good[0].T, good[1]], ValueError, r"\(2, 3\), got \(3, 2\)"),
-        "broadcastable": ([good[0], good[1][:1]], ValueError, r"got \(1,\)"),
-        "dtype": ([good[0], good[1].astype(np.float64)], TypeError, "float32, got float64"),
-        "generator": ((g for g in good), TypeError, "tuple or list"),
-        "none": (None, TypeError, "got None"),
-        "one array": (good[0], TypeError, "tuple or list"),
-        "entry none": ([good[0], None], TypeError, "'p1' must be a device array, got None"),
-        "on the host": (
-            [device.asnumpy(g) for g in good],
-            ao.ResidencyError,
-            "on the host; pass device.asarray",
-        ),
-        "elsewhere": (
-            [good[0], other.asarray(np.ones(5, np.float32))],
-            ao.ResidencyError,
-            "another device",
-        ),
-        "a parameter": ([good[0], second], TypeError, "device array"),
-        "unknown name": ({"p0": good[0], "q": good[1]}, ValueError, r"missing: \['p1'\]"),
-        "the parameter's array": ([good[0], second.data], ValueError, "shares memory.*'p1'"),
-        "a view of a parameter": (
-            [good[0], first.data.reshape(-1)[1:]],
-            ValueError,
-            "shares memory with parameter 'p0'",
-        ),
-    }
-
-
-@pytest.mark.parametrize(
-    "name",
-    list(bad_gradients(ao.AdamOffload(make_parameters(ao.get_backend("numpy"), [(2, 3), (5,)])))),
-)
-def test_bad_gradients_are_refused_and_nothing_changes(
-    optimizer: ao.AdamOffload, name: str
-) -> None:
-    optimizer(make_gradients(optimizer, 1))
-    before = state(optimizer)
-    gradients, exception, message = bad_gradients(optimizer)[name]
-    with pytest.raises(exception, match=message):
-        optimizer(gradients)
-    assert_same(state(optimizer), before)
-
-
-def test_view_beside_the_parameter_in_one_allocation_is_accepted() -> None:
-    device = ao.get_backend("numpy")
-    memory = device.asarray(np.ones(10, np.float32))
-    w = ao.Parameter(memory[:5], "w")
-    ao.AdamOffload([w])([memory[5:]])
-
-
-# -- parameters -----------------------------------------------------------------------------------
-
-
-def test_parameters_must_be_on_one_device() -> None:
-    a = make_parameters(ao.get_backend("numpy"), [(2,)])[0]
-    b = ao.Parameter(ao.get_backend("numpy").asarray(np.ones(2, np.float32)), "b")
-    with pytest.raises(ao.ResidencyError, match="must be on one device"):
-        ao.AdamOffload([a, b])
-
-
-def test_parameters_must_not_be_on_the_host() -> None:
-    with pytest.raises(ao.ResidencyError, match=r"on the host.*device\.asarray"):
-        ao.AdamOffload([ao.Parameter(np.ones(2, np.float32), "w")])
-
-
-def test_parameters_must_not_share_memory() -> None:
-    memory = ao.get_backend("numpy").asarray(np.ones(10, np.float32))
-    overlapping = [ao.Parameter(memory[:6], "a"), ao.Parameter(memory[5:], "b")]
-    with pytest.raises(ValueError, match="'a' and 'b' share memory"):
-        ao.AdamOffload(overlapping)
-    ao.AdamOffload([ao.Parameter(memory[:5], "a"), ao.Parameter(memory[5:], "b")])
-
-
-def test_ring_that_does_not_fit_is_refused() -> None:
-    device = ao.get_backend("numpy", memory_bytes=420)
-    parameters = make_parameters(device, [(100,)])
-    with pytest.raises(ao.DeviceMemoryError):
-        ao.AdamOffload(parameters)
-    ao.AdamOffload(parameters, chunk_bytes=4)
-
-
-# -- hyper-parameters -----------------------------------------------------------------------------
-
-
-def test_rates_are_reported_as_they_will_be_used() -> None:
-    device = ao.get_backend("numpy")
-    a, b, c = make_parameters(device, [(1,), (1,), (1,)])
-    schedule = ao.ExponentialDecayLR(0.1, 0.5, 1)
-    groups = [{"params": [a], "lr": schedule}, {"params": [b], "lr": [0.1, 0.2]}, {"params": [c]}]
-    optimizer = ao.AdamOffload(groups, learning_rate=0.3)
-    assert optimizer.get_lr() == (np.float32(0.1), np.float32(0.1), np.float32(0.3))
-    assert optimizer.get_lr_parameter(a) is schedule
-    np.testing.assert_array_equal(optimizer.get_lr_parameter(b), np.array([0.1, 0.2], np.float32))
-    assert optimizer.get_lr_parameter([c]) == [np.float32(0.3)]
-    optimizer(make_gradients(optimizer, 0))
-    assert optimizer.get_lr() == (np.float32(0.05), np.float32(0.2), np.float32(0.3))
-    optimizer.learning_rate = 0.25
-    assert optimizer.get_lr()[2] == np.float32(0.25)
-
-
-def test_weight_decay_is_reported() -> None:
-    a, b = make_parameters(ao.get_backend("numpy"), [(1,), (1,)])
-    assert ao.AdamOffload([a, b], weight_decay=0.5, loss_scale=8).get_weight_decay() == 0.5
-    groups = [{"params": [a], "weight_decay": lambda step: step + 1.0}, {"params": [b]}]
-    assert ao.AdamOffload(groups).get_weight_decay() == (1.0, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("argument", "exception"),
-    [
-        (lambda own: own, ValueError),
-        (lambda own: (own,), TypeError),
-        (lambda own: [1], TypeError),
-        (lambda own: None, TypeError),
-    ],
-)
-def test_rate_of_a_stranger_is_refused(argument: Any, exception: type[Exception]) -> None:
-    own, same_name = (make_parameters(ao.get_backend("numpy"), [(1,)])[0] for _ in range(2))
-    with pytest.raises(exception, match="get_lr_parameter"):
-        ao.AdamOffload([own]).get_lr_parameter(argument(same_name))
-
-
-def test_assigned_rate_is_checked(optimizer: ao.AdamOffload) -> None:
-    bad: list[tuple[Any, type[Exception]]] = [
-        (-1.0, ValueError),
-        (np.nan, ValueError),
-        ([0.1], TypeError),
-    ]
-    for value, exception in bad:
-        with pytest.raises(exception, match="learning_rate"):
-            optimizer.learning_rate = value
-    assert optimizer.learning_rate == np.float32(0.1)
-
-
-def test_rate_of_a_table_cannot_be_assigned() -> None:
-    optimizer = ao.AdamOffload(make_parameters(ao.get_backend("numpy"), [(1,)]), [0.1, 0.2])
-    with pytest.raises(RuntimeError, match="cannot be assigned"):
-        optimizer.learning_rate = 0.1
-
-
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        ("step", r"optimizer\(gradients\)"),
-        ("zero_grad", "argument of each call"),
-        ("lr", "`learning_rate`"),
-        ("param_groups", "to the constructor"),
-    ],
-)
-def test_what_other_frameworks_have_is_answered_with_what_is_here(
-    optimizer: ao.AdamOffload, name: str, hint: str
-) -> None:
-    with pytest.raises(AttributeError, match=rf"AdamOffload has no attribute '{name}'; .*{hint}"):
-        getattr(optimizer, name)
-    assert not hasattr(optimizer, name)
-
-
-@pytest.mark.parametrize("name", ["lr", "weight_decay", "betas", "beta1", "eps", "loss_scale"])
-def test_an_assignment_that_would_do_nothing_is_refused(
-    optimizer: ao.AdamOffload, name: str
-) -> None:
-    with pytest.raises(AttributeError, match=f"{name} cannot be assigned; .*(construct|learning)"):
-        setattr(optimizer, name, 0.5)
-
-
-def test_a_subclass_may_have_attributes_of_its_own() -> None:
-    class Counting(ao.AdamOffload):
-        def __init__(self, *arguments: Any) -> None:
-            self.calls = 0
-            super().__init__(*arguments)
-
-    optimizer = Counting(make_parameters(ao.get_backend("numpy"), [(1,)]))
-    optimizer.calls += 1
-    assert optimizer.calls == 1
-
-
-@pytest.mark.parametrize("returned", [np.nan, np.inf, "0.1", None, np.ones(2)])
-def test_bad_value_of_a_schedule_changes_nothing(returned: Any) -> None:
-    class Schedule(ao.LearningRateSchedule):
-        def __call__(self, step: int) -> Any:
-            return 0.1 if step == 0 else returned
-
-    for arguments in ({"learning_rate": Schedule()}, {"weight_decay": Schedule()}):
-        optimizer = ao.AdamOffload(
-            make_parameters(ao.get_backend("numpy"), [(3,)]),
-            **arguments,  # type: ignore[arg-type]  # one of the two
-        )
-        optimizer(make_gradients(optimizer, 0))
-        before = state(optimizer)
-        with pytest.raises((TypeError, ValueError), match=next(iter(arguments))):
-            optimizer(make_gradients(optimizer, 1))
-        assert_same(state(optimizer), before)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"learning_rate": 1e300}, "finite in float32"),
-        ({"learning_rate": [0.1, 1e300]}, "finite in float32"),
-        ({"weight_decay": 1e300}, "finite in float32"),
-        ({"weight_decay": 1e30, "loss_scale": 1e30}, r"weight_decay \* loss_scale"),
-        ({"loss_scale": 1e300}, "1 / loss_scale"),
-        ({"loss_scale": 1e-300}, "1 / loss_scale"),
-        ({"eps": 1e300}, "eps"),
-        ({"chunk_bytes": 0}, "chunk_bytes"),
-    ],
-)
-def test_what_float32_cannot_hold_is_refused(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        ao.AdamOffload(make_parameters(ao.get_backend("numpy"), [(1,)]), **arguments)
-
-
-def test_observers_are_checked() -> None:
-    parameters = make_parameters(ao.get_backend("numpy"), [(1,)])
-    with pytest.raises(TypeError, match="ledger must be a Ledger"):
-        ao.AdamOffload(parameters, ledger=[])  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="probe must be a Probe"):
-        ao.AdamOffload(parameters, probe=True)  # type: ignore[arg-type]
-
-
-def test_attributes_of_the_reference(optimizer: ao.AdamOffload) -> None:
-    assert optimizer.target == "CPU"
-    with pytest.raises(NotImplementedError):
-        optimizer.target = "GPU"
-    assert optimizer.unique is True
-    optimizer.unique = False
-    assert optimizer.unique is False
-    with pytest.raises(TypeError, match="unique"):
-        optimizer.unique = 1  # type: ignore[assignment]
-    assert optimizer(make_gradients(optimizer, 0)) == (True, True)
-
-
-# -- memory, failure, threads ---------------------------------------------------------------------
-
-
-def test_device_memory_is_parameters_gradients_and_ring() -> None:
-    device = ao.get_backend("numpy")
-    optimizer = ao.AdamOffload(make_parameters(device, [(1000,), (24,)]), chunk_bytes=512)
-    gradients = make_gradients(optimizer, 0)
-    optimizer(gradients)
-    memory = optimizer.memory()
-    assert memory == (4096, 4096, 3 * 512, 8192)
-    assert device.memory().used == device.memory().peak == memory.device
-    assert memory.host == 8192 + 3 * 512
-
-
-def fail_at(device: Any, hop: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = getattr(device, hop)
-    calls = 0
-
-    def failing(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == count:
-            raise OSError("the link is down")
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(device, hop, failing)
-
-
-@pytest.mark.parametrize("hop", ["_d2h", "run_on_host"])
-def test_failure_before_the_first_update_changes_nothing(
-    optimizer: ao.AdamOffload, hop: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = state(optimizer)
-    gradients = make_gradients(optimizer, 0)
-    fail_at(device_of(optimizer), hop, 1, monkeypatch)
-    with pytest.raises(OSError, match="link is down"):
-        optimizer(gradients)
-    monkeypatch.undo()
-    assert_same(state(optimizer), before)
-    optimizer(gradients)
-    assert optimizer.global_step == 1
-
-
-@pytest.mark.parametrize("hop", ["_h2d", "run_on_device"])
-def test_failure_half_way_is_never_silent(hop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    device = ao.get_backend("numpy")
-    optimizer = ao.AdamOffload(make_parameters(device, [(4,), (4,)]), chunk_bytes=16)
-    gradients = make_gradients(optimizer, 0)
-    fail_at(device, hop, 3 if hop == "run_on_device" else 1, monkeypatch)
-    with pytest.raises(OSError, match="link is down"):
-        optimizer(gradients)
-    monkeypatch.undo()
+def test_a_call_without_any_gradient_is_no_step() -> None:
+    optimizer = make(4, 3)
+    before = bits(optimizer)
+    assert optimizer([None, None]) == (False, False)
+    assert optimizer({}) == (False, False)
     assert optimizer.global_step == 0
-    with pytest.raises(RuntimeError, match=r"step 1 failed half-way.*'p0' had been touched"):
-        optimizer(gradients)
+    assert bits(optimizer) == before
 
 
-def test_locking_serialises_threads() -> None:
+def test_a_frozen_parameter_is_left_alone_until_it_is_not() -> None:
+    optimizer = make(4, 3)
+    optimizer.freeze("p0")
+    before = bits(optimizer)
+    assert optimizer(gradients(optimizer, 0)) == (False, True)
+    assert bits(optimizer)["m", "p0"] == before["m", "p0"]
+    optimizer.unfreeze(optimizer.parameters[0])
+    assert optimizer(gradients(optimizer, 1)) == (True, True)
+    assert optimizer.counters.missed == (1, 0)
+
+
+def test_no_byte_of_what_is_absent_moves() -> None:
+    ledger = ao.Ledger()
+    optimizer = make(100, 7, 50, ledger=ledger, chunk_bytes=64)
+    given = gradients(optimizer, 0)
+    optimizer([given[0], None, given[2]])
+    assert ledger.bytes("d2h") == ledger.bytes("h2d") == 4 * 150
+    assert {name for event in ledger.events for name, _ in event.parts} == {"p0", "p2"}
+
+
+def test_an_endless_change_of_what_is_absent_keeps_few_plans() -> None:
+    optimizer, twin = make(*[2] * 9, chunk_bytes=24), make(*[2] * 9)
+    rng = np.random.default_rng(0)
+    for seed in range(200):
+        given = [g if rng.random() < 0.5 else None for g in gradients(optimizer, seed)]
+        optimizer(given)
+        twin(given)
+    assert bits(optimizer) == bits(twin)
+
+
+# -- frozen, missed and rates are kept ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["resident", "adam-offload", "state-shuttle"])
+def test_a_state_carries_what_was_changed_on_the_fly(strategy: str) -> None:
+    optimizer = make(4, 3, 2)
+    optimizer([*gradients(optimizer, 0)[:2], None])
+    optimizer.freeze("p1")
+    optimizer.set_learning_rate(0.5, "p0")
+    optimizer(gradients(optimizer, 1))
+    state = optimizer.state_dict()
+    assert state["missed"] == {"p1": 1, "p2": 1}
+    assert state["frozen"] == ["p1"]
+    assert state["learning_rates"] == {"p0": np.float32(0.5)}
+    resumed = make(4, 3, 2, strategy=strategy)
+    for p, q in zip(optimizer.parameters, resumed.parameters, strict=True):
+        resumed.backend.h2d(optimizer.backend.asnumpy(p.data), q.data).wait()
+    resumed.load_state_dict(state)
+    for seed in (2, 3):
+        assert optimizer(gradients(optimizer, seed)) == resumed(gradients(resumed, seed))
+    optimizer.unfreeze("p1")
+    resumed.unfreeze("p1")
+    optimizer(gradients(optimizer, 4))
+    resumed(gradients(resumed, 4))
+    assert bits(optimizer) == bits(resumed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"missed": {"p0": 2}}, ValueError, "missed of 'p0' is 2 .*, of 1 steps"),
+        ({"missed": {"p0": -1}}, ValueError, "missed of 'p0'"),
+        ({"missed": {"q": 1}}, ValueError, "missed has the unexpected 'q'"),
+        ({"frozen": ["q"]}, ValueError, "frozen has the unexpected 'q'"),
+        ({"frozen": "p0"}, TypeError, "frozen must be a list of names"),
+        ({"learning_rates": {"p0": -1.0}}, ValueError, "learning_rates of 'p0' must be >= 0"),
+        ({"slots": {}}, ValueError, "slots lacks 'm', 'v'"),
+        ({"global_step": 2**63}, ValueError, "below 2\\*\\*63"),
+        ({"extra": 1}, ValueError, "unexpected 'extra'"),
+    ],
+)
+def test_a_wrong_state_is_refused_and_nothing_changes(
+    changed: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    optimizer = make(4, 3)
+    optimizer(gradients(optimizer, 0))
+    before = bits(optimizer), optimizer.counters
+    with pytest.raises(error, match=message):
+        optimizer.load_state_dict(optimizer.state_dict() | changed)
+    assert (bits(optimizer), optimizer.counters) == before
+
+
+def test_a_state_of_another_rule_is_refused() -> None:
+    class Other(ao.rules.Adam):
+        pass
+
+    optimizer = make(4)
+    with pytest.raises(ValueError, match="rule: Adam in the state, Other here"):
+        make(4, rule=Other()).load_state_dict(optimizer.state_dict())
+
+
+def test_a_rate_of_a_parameter_replaces_its_groups() -> None:
+    optimizer = make(3, 3)
+    optimizer.set_learning_rate(0.0, "p1")
+    before = bits(optimizer)
+    optimizer(gradients(optimizer, 0))
+    assert bits(optimizer)["parameter", "p1"] == before["parameter", "p1"]
+    assert bits(optimizer)["parameter", "p0"] != before["parameter", "p0"]
+    assert optimizer.rule.learning_rate == 0.1  # a rate set on an optimizer never gets there
+
+
+def test_a_rate_that_would_change_nothing_is_refused() -> None:
     device = ao.get_backend("numpy")
-    optimizer = ao.AdamOffload(make_parameters(device, [(50,)]), use_locking=True, chunk_bytes=64)
-    gradient = make_gradients(optimizer, 0)
-    threads = [
-        threading.Thread(target=lambda: [optimizer(gradient) for _ in range(20)]) for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    alone = ao.AdamOffload(make_parameters(device, [(50,)]))
-    for _ in range(80):
-        alone(gradient)
-    assert_same(state(optimizer), state(alone))
+    w = ao.Parameter(device.asarray(np.ones(2, np.float32)), "w")
+    optimizer = ao.Optimizer([{"params": [w], "lr": 0.1}], ao.rules.Adam())
+    with pytest.raises(ValueError, match="every group has a learning rate of its own"):
+        optimizer.learning_rate = 0.5
+    optimizer.set_learning_rate(0.5, w)
 
 
-def test_nothing_is_printed_about_infinities() -> None:
-    device = ao.get_backend("numpy")
-    optimizer = ao.AdamOffload(make_parameters(device, [(3,)]), weight_decay=0.1)
-    optimizer([device.asarray(np.array([np.inf, np.nan, 1e38], np.float32))])  # warnings are errors
-    w = device.asnumpy(optimizer.parameters[0].data)
-    assert np.isnan(w[:2]).all()
-    assert np.isfinite(w[2])
+# -- submit and accumulate ------------------------------------------------------------------------
+
+
+def test_submitted_gradients_make_the_same_step() -> None:
+    optimizer, twin = make(4, 3, 5), make(4, 3, 5)
+    given = gradients(optimizer, 0)
+    twin([given[0], None, given[2]])
+    optimizer.submit(optimizer.parameters[2], given[2])
+    optimizer.submit("p0", given[0])
+    assert optimizer.step() == (True, False, True)
+    assert bits(optimizer) == bits(twin)
+
+
+def test_micro_steps_add_up_from_left_to_right() -> None:
+    optimizer, twin = make(50, accumulate=3), make(50)
+    given = [gradients(optimizer, seed)[0] for seed in range(6)]
+    for start in (0, 3):
+        before = bits(optimizer)
+        assert optimizer([given[start]]) == (False,)
+        assert optimizer([given[start + 1]]) == (False,)
+        assert bits(optimizer) == before
+        assert optimizer([given[start + 2]]) == (True,)
+        twin([(given[start] + given[start + 1]) + given[start + 2]])
+        assert bits(optimizer) == bits(twin)
+    assert optimizer.global_step == 2
+
+
+def test_a_gradient_may_be_overwritten_between_micro_steps() -> None:
+    optimizer, twin = make(5, accumulate=2), make(5)
+    (g,) = gradients(optimizer, 0)
+    expected = g + g * 2
+    optimizer([g])
+    np.multiply(g, 2, out=g)
+    optimizer([g])
+    twin([expected])
+    assert bits(optimizer) == bits(twin)
+
+
+def test_flush_takes_a_short_last_step() -> None:
+    optimizer, twin = make(5, accumulate=3), make(5)
+    a, b = gradients(optimizer, 0)[0], gradients(optimizer, 1)[0]
+    assert optimizer.flush() == (False,)
+    optimizer([a])
+    optimizer([b])
+    with pytest.raises(RuntimeError, match=r"not complete \(2 of 3 micro-steps\); flush"):
+        optimizer.state_dict()
+    assert optimizer.flush() == (True,)
+    twin([a + b])
+    assert bits(optimizer) == bits(twin)
+    optimizer.state_dict()
+
+
+def test_what_is_wrong_with_a_submission_is_said() -> None:
+    optimizer = make(4, 3)
+    first, second = gradients(optimizer, 0)
+    with pytest.raises(RuntimeError, match="no gradient was submitted"):
+        optimizer.step()
+    optimizer.submit("p0", first)
+    with pytest.raises(ValueError, match="'p0' was submitted already"):
+        optimizer.submit("p0", first)
+    with pytest.raises(RuntimeError, match="gradients were submitted"):
+        optimizer([first, second])
+    with pytest.raises(ValueError, match="shape"):
+        optimizer.submit("p1", first)
+    with pytest.raises(ao.ResidencyError, match="on the host"):
+        optimizer.submit("p1", np.zeros(3, np.float32))
+    with pytest.raises(ValueError, match=r"'p2' .*is no parameter"):
+        optimizer.submit("p2", first)
+    with pytest.raises(ValueError, match="is no parameter"):
+        optimizer.submit(make(4).parameters[0], first)
+    optimizer.submit("p1", second)
+    assert optimizer.step() == (True, True)
+
+
+# -- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"strategy": "zero-ofload"}, ValueError, "near 'zero-offload'"),
+        ({"strategy": 3}, TypeError, "strategy must be a name"),
+        ({"strategy": ao.Strategy(master="device")}, ValueError, "same numbers twice"),
+        ({"rule": "adam"}, TypeError, "rule must be an adamoffload.Rule"),
+        ({"rule": ao.rules.Adam}, TypeError, "call it"),
+        ({"accumulate": 0}, ValueError, "accumulate"),
+        ({"slots": 0}, ValueError, "slots"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        make(3, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_it_can_be_neither_copied_nor_pickled(how: Any) -> None:
+    with pytest.raises(TypeError, match=r"state_dict\(\), or with adamoffload.save"):
+        how(make(3))
+
+
+@pytest.mark.parametrize("name", ["parameters", "ledger", "state", "strategy", "learningrate"])
+def test_nothing_can_be_assigned_without_effect(name: str) -> None:
+    optimizer = make(3)
+    with pytest.raises(AttributeError):
+        setattr(optimizer, name, None)
+    near = name == "learningrate"
+    if near:
+        with pytest.raises(AttributeError, match="near 'learning_rate'"):
+            optimizer.learningrate = 0.5

@@ -177,7 +177,7 @@ def test_moments_that_do_not_fit_are_named() -> None:
     w = ao.Parameter(device.asarray(np.ones(100, np.float32)), "w")
     with pytest.raises(ao.DeviceMemoryError) as caught:
         ao.Adam([w])
-    assert caught.value.__notes__ == ["moment2 of w"]
+    assert caught.value.__notes__ == ["v of 100 parameters"]
     assert (caught.value.requested_bytes, caught.value.used_bytes) == (400, 800)
 
 
@@ -211,15 +211,6 @@ def test_a_good_step_before_is_not_taken_for_half_a_bad_one() -> None:
     del filler
     optimizer(given)
     assert optimizer.global_step == 2
-
-
-def test_temporaries_that_do_not_fit_half_way_say_so() -> None:
-    optimizer, _, given = optimizer_short_of_memory(10, 1000)
-    with pytest.raises(ao.DeviceMemoryError):
-        optimizer(given)
-    with pytest.raises(RuntimeError, match=r"Adam: step 1 failed half-way.*'p0' had been touched"):
-        optimizer(given)
-    assert optimizer.global_step == 0
 
 
 @pytest.mark.parametrize("bad", ["count", "host", "shape", "parameter"])

@@ -215,7 +215,9 @@ class Training(RuleBasedStateMachine):
         try:
             self.optimizer(given)
             self.device.synchronize()
-            lost = self.optimizer._settle()  # a lazy device has not been asked for memory yet
+            lost = (
+                self.optimizer._pipeline.settle()
+            )  # a lazy device has not been asked for memory yet
             if lost:
                 raise lost[0].error
         except ao.DeviceMemoryError:

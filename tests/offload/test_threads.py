@@ -1,14 +1,8 @@
-"""Several threads and one optimizer: serial with `use_locking`, unpredictable but whole without.
-
-And what becomes of an optimizer in a process that forks.
-"""
+"""Several threads and one optimizer: serial with `use_locking`, unpredictable but whole without."""
 
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -127,14 +121,14 @@ def test_each_step_has_one_rate_while_another_thread_assigns_them() -> None:
                 optimizer.learning_rate = rate
 
     used: list[float] = []
-    original = optimizer._advance
+    original = optimizer._pipeline.run
 
-    def advance(step: Any) -> None:
-        assert len(set(step.step_sizes)) == 1
-        used.append(float(step.step_sizes[0]))
-        original(step)
+    def run(step: Any, observer: Any) -> None:
+        (own,) = step.coefficients
+        used.append(float(own.lr))
+        original(step, observer)
 
-    optimizer._advance = advance
+    optimizer._pipeline.run = run
     assert not together(assign, lambda: [optimizer(given) for _ in range(50)])
     assert optimizer.global_step == len(used) == 50
 
@@ -193,7 +187,7 @@ def test_without_the_lock_an_update_is_lost(kind: Any, locking: bool) -> None:
     alone, other = make(kind, learning_rate=0.1)
     alone(gradients(other, 1 if locking else 2))
     if not locking:  # the second update was made as if it were the first
-        alone._progress = make(kind)[0]._progress
+        alone._state.counters = make(kind)[0].counters
     alone(gradients(other, 2 if locking else 1))
     assert state(optimizer, device) == state(alone, other)
 
@@ -208,119 +202,3 @@ def test_without_the_lock_nothing_hangs_or_crashes(kind: Any) -> None:
     assert not together(*[lambda g=g: [optimizer(g) for _ in range(5)] for g in given])
     assert 5 <= optimizer.global_step <= 15
     assert all(optimizer(given[0]))  # the numbers may be any, NaN included
-
-
-# -- fork -----------------------------------------------------------------------------------------
-
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-
-PRELUDE = """
-import os, sys, threading, warnings
-import numpy as np
-import adamoffload as ao
-warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
-
-def make(backend="numpy", **options):
-    device = ao.get_backend(backend)
-    w = ao.Parameter(device.asarray(np.ones(200_000, np.float32)), "w")
-    g = device.asarray(np.full(200_000, 0.5, np.float32))
-    return device, w, g, ao.AdamOffload([w], threads=2, use_locking=True, **options)
-
-def in_child(check):
-    child = os.fork()
-    if child == 0:
-        try:
-            check()
-            os._exit(0)
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert status == 0, status
-"""
-
-
-def run(script: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + script], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-
-
-@needs_fork
-@pytest.mark.parametrize("backend", ["numpy", "sim"])
-def test_a_child_trains_on_after_threads_were_used(backend: str) -> None:
-    run(f"""
-device, w, g, opt = make({backend!r})
-opt([g])
-_, twin, twin_g, alone = make()
-for _ in range(3):
-    alone([twin_g])
-def check():
-    opt([g]), opt([g])
-    assert opt.global_step == 3
-    assert np.array_equal(device.asnumpy(w.data), twin.backend.asnumpy(twin.data))
-    assert len(threading.enumerate()) == 2  # this one and a helper of its own
-in_child(check)
-assert opt.global_step == 1
-opt([g])
-""")
-
-
-@needs_fork
-def test_a_child_forked_in_the_middle_of_a_step_refuses_and_says_why() -> None:
-    run("""
-device, w, g, opt = make()
-inside, leave = threading.Event(), threading.Event()
-original = opt._workers.update
-def held(*args):
-    original(*args)
-    inside.set()
-    leave.wait(60)
-opt._workers.update = held
-step = threading.Thread(target=opt, args=([g],))
-step.start()
-inside.wait(60)
-def check():
-    for _ in range(2):
-        try:
-            opt([g])
-        except RuntimeError as error:
-            assert "forked while another thread was in it" in str(error), error
-            assert "'w' had been touched" in str(error), error
-        else:
-            raise AssertionError("half a step, and nobody cares")
-    device.memory(), device.traffic(), device.asnumpy(w.data)
-    opt.learning_rate = 0.5
-in_child(check)
-leave.set()
-step.join()
-opt._workers.update = original
-opt([g])
-assert opt.global_step == 2
-""")
-
-
-@needs_fork
-def test_a_child_forked_before_a_step_touched_anything_goes_on() -> None:
-    run("""
-inside, leave = threading.Event(), threading.Event()
-class Held(ao.LearningRateSchedule):
-    def __call__(self, step):
-        if threading.current_thread() is not threading.main_thread():
-            inside.set()
-            leave.wait(60)
-        return 0.1
-device, w, g, opt = make(learning_rate=Held())
-step = threading.Thread(target=opt, args=([g],))
-step.start()
-inside.wait(60)
-def check():
-    opt([g])
-    assert opt.global_step == 1
-in_child(check)
-leave.set()
-step.join()
-assert opt.global_step == 1
-""")

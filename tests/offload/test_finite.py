@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import adamoffload as ao
 from adamoffload.observe.timeline import step_timeline, timeline_text
-from adamoffload.offload.nonfinite import _batches
+from adamoffload.offload.finite import _batches
 from adamoffload.reports.summary import totals
 
 from lazy_backend import LazyBackend
@@ -278,3 +278,18 @@ def test_small_gradients_are_looked_at_together_and_none_is_left_out(
 def test_an_unknown_policy_is_refused(kind: Any, value: Any, exception: type[Exception]) -> None:
     with pytest.raises(exception, match=rf"^{kind.__name__}: on_nonfinite must be"):
         Run(kind, ao.get_backend("numpy"), [(1,)], on_nonfinite=value)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_largest_decay_of_a_batch_decides(first: int) -> None:
+    """Both parameters are looked at together; only one of them is decayed into an overflow."""
+    device = ao.get_backend("numpy")
+    values = [np.full(4, 1e19, np.float32), np.full(4, 1e19, np.float32)]
+    p, q = (ao.Parameter(device.asarray(x), f"p{i}") for i, x in enumerate(values))
+    decays = [0.0, 10.0] if first else [10.0, 0.0]
+    groups = [{"params": [w], "weight_decay": wd} for w, wd in zip((p, q), decays, strict=True)]
+    optimizer = ao.AdamOffload(groups, on_nonfinite="raise")
+    small = [device.asarray(np.ones(4, np.float32)) for _ in range(2)]
+    with pytest.raises(FloatingPointError, match=f"gradient of 'p{first}'.*square overflows"):
+        optimizer(small)
+    assert optimizer.global_step == 0

@@ -12,15 +12,16 @@ copy. Where they leave a doubt, and to say where it is, the host looks at the el
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from adamoffload.device.backend import Array, Backend, HostArray, Ticket
 from adamoffload.device.parameter import Parameter
 from adamoffload.observe.ledger import Record
+from adamoffload.plan.step import Step
 
-__all__ = ["POLICIES", "Open", "Screen", "Sieve"]
+__all__ = ["POLICIES", "FiniteCheck", "NoCheck"]
 
 POLICIES = ("propagate", "raise", "skip")
 
@@ -30,38 +31,17 @@ _TOGETHER = 1 << 18  # and that many of their elements, since a call costs as mu
 _PIECE = 1 << 20  # elements that the host looks at together
 
 
-class Screen(Protocol):
-    """What stands between a decided step and its first change.
-
-    Attributes
-    ----------
-    found : int
-        Steps that did not pass.
-    """
-
-    found: int
-
-    def passes(
-        self,
-        number: int,
-        gradients: Sequence[Array],
-        decays: Sequence[np.float32],
-        record: Record,
-    ) -> bool:
-        """Return whether the step may go on."""
-
-
-class Open:
-    """Lets everything through: what an optimizer has by default."""
+class NoCheck:
+    """Lets everything pass: what an optimizer has by default."""
 
     found = 0
 
-    def passes(self, *_: object) -> bool:
+    def passes(self, step: Step, record: Record) -> bool:  # noqa: ARG002
         """Return True."""
         return True
 
 
-class Sieve:
+class FiniteCheck:
     """Stops a step in which some element, as Adam would see it, has no finite square.
 
     Parameters
@@ -91,23 +71,13 @@ class Sieve:
         self._batches = _batches([parameter.size for parameter in parameters])
         self._host = backend._empty_pinned(4 * len(self._batches), _FLOAT32)
 
-    def passes(
-        self,
-        number: int,
-        gradients: Sequence[Array],
-        decays: Sequence[np.float32],
-        record: Record,
-    ) -> bool:
+    def passes(self, step: Step, record: Record) -> bool:
         """Return whether the step may go on.
 
         Parameters
         ----------
-        number : int
-            The step's, counted from 1.
-        gradients : sequence of device array, shape (size,), float32
-            Flattened, in update order.
-        decays : sequence of float32
-            What times the parameter is added to its gradient, for each parameter.
+        step : Step
+            What is to be looked at: its gradients, and what decay adds to them.
         record : callable
             From `Ledger.at`; every copy is recorded as the hop ``check``.
 
@@ -116,26 +86,27 @@ class Sieve:
         FloatingPointError
             If it may not, and that is to raise.
         """
-        for i in self._doubtful(gradients, decays, record):
-            text = self._look(i, gradients[i], decays[i], record)
+        for i, gradient in self._doubtful(step, record):
+            text = self._look(i, gradient, step.of(i).l2, record)
             if text:
                 self.found += 1
                 if self._raises:
-                    raise FloatingPointError(f"{self._owner}: step {number}: {text}")
+                    raise FloatingPointError(f"{self._owner}: step {step.number}: {text}")
                 return False
         return True
 
-    def _doubtful(
-        self, gradients: Sequence[Array], decays: Sequence[np.float32], record: Record
-    ) -> Iterator[int]:
-        """Yield the parameters for which the extremes do not exclude an overflow."""
-        own = [[gradients[i] for i in batch] for batch in self._batches]
-        added = [[self._weights[i] for i in batch if decays[i]] for batch in self._batches]
+    def _doubtful(self, step: Step, record: Record) -> Iterator[tuple[int, Array]]:
+        """Yield the gradients for which the extremes do not exclude an overflow."""
+        given = step.gradients
+        present = [[(i, given[i]) for i in b if given[i] is not None] for b in self._batches]
+        batches = [pairs for pairs in present if pairs]
+        own = [[g for _, g in batch] for batch in batches]
+        added = [[self._weights[i] for i, _ in batch if step.of(i).l2] for batch in batches]
         largest = iter(self._largest([arrays for arrays in (*own, *added) if arrays], record))
         bounds = [next(largest) for _ in own]
-        for k, batch in enumerate(self._batches):
+        for k, batch in enumerate(batches):
             # Rounding is monotonic: no sum is larger than that of what is largest in its parts.
-            decay = max(abs(decays[i]) for i in batch)
+            decay = max(abs(step.of(i).l2) for i, _ in batch)
             bound = bounds[k] + decay * next(largest) if added[k] else bounds[k]
             if not np.isfinite(np.square(bound * self._unscale)):
                 yield from batch
@@ -174,8 +145,8 @@ class Sieve:
                 return self._told(self._parameters[i], start + k, g[k], seen[k])
         return ""
 
-    def _told(self, parameter: Parameter, place: int, g: np.float32, seen: np.float32) -> str:
-        index = tuple(int(k) for k in np.unravel_index(place, parameter.shape))
+    def _told(self, parameter: Parameter, position: int, g: np.float32, seen: np.float32) -> str:
+        index = tuple(int(k) for k in np.unravel_index(position, parameter.shape))
         text = f"the gradient of {parameter.name!r} is {g!s} at index {index}"
         if g != seen and not np.isnan(g):
             text += f", and {seen!s} with weight decay and loss scale"
@@ -196,7 +167,7 @@ def _extremes(arrays: Sequence[Array]) -> list[Array]:
 
 
 def _batches(sizes: Sequence[int]) -> list[list[int]]:
-    """Put the places of small neighbours together."""
+    """Put the indices of small neighbours together."""
     batches: list[list[int]] = []
     room = 0
     for i, size in enumerate(sizes):

@@ -1,0 +1,196 @@
+"""Builds what a strategy needs: its shares of the parameters, their arenas, rings and kernels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from adamoffload.device.backend import Array, Backend
+from adamoffload.device.parameter import Parameter
+from adamoffload.engine.kernel import Kernel, NumpyKernel
+from adamoffload.engine.program import Program
+from adamoffload.engine.team import Workers
+from adamoffload.observe.ledger import Holding, Ledger
+from adamoffload.offload.arena import Arena
+from adamoffload.offload.arithmetic import Arithmetic
+from adamoffload.offload.pipeline import Pipeline, Share
+from adamoffload.offload.settings import Settings
+from adamoffload.offload.state import State
+from adamoffload.plan.strategy import Strategy, strategies
+
+__all__ = ["Builder", "OptimizerMemory", "memory_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerMemory:
+    """Where the bytes of a training run are.
+
+    Attributes
+    ----------
+    holdings : tuple of Holding
+        Bytes by place and kind.
+    """
+
+    holdings: tuple[Holding, ...]
+
+    def in_place(self, *places: str) -> int:
+        """Return the bytes in some places."""
+        return sum(held.nbytes for held in self.holdings if held.place in places)
+
+    @property
+    def device(self) -> int:
+        """Bytes on the device."""
+        return self.in_place("device")
+
+    @property
+    def host(self) -> int:
+        """Bytes on the host, pinned or not."""
+        return self.in_place("host", "pinned")
+
+    @property
+    def disk(self) -> int:
+        """Bytes on the disk."""
+        return self.in_place("disk")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Builder:
+    """What an optimizer is built of, whatever its strategy.
+
+    Attributes
+    ----------
+    backend : Backend
+        The device.
+    parameters : tuple of Parameter
+        In update order.
+    settings : Settings
+        What the optimizer was constructed with.
+    kernel : callable
+        Makes a kernel for the host of a program.
+    workers : Workers
+        Who computes on the host.
+    ledger : Ledger
+        Where hops are recorded.
+    chunk_size, slots : int
+        Elements of a chunk; chunks on their way at once, at most.
+    watched : bool
+        Whether a probe will look on.
+    """
+
+    backend: Backend
+    parameters: tuple[Parameter, ...]
+    settings: Settings
+    kernel: Callable[[Program], Kernel]
+    workers: Workers
+    ledger: Ledger
+    chunk_size: int
+    slots: int
+    watched: bool
+
+    def pipeline(self, strategy: Strategy) -> Pipeline:
+        """Allocate everything, and return what carries out steps.
+
+        Warns
+        -----
+        UserWarning
+            If the host must hold more than it has free.
+        """
+        sizes = [p.size for p in self.parameters]
+        chosen = strategy.chosen(sizes)
+        others = [i for i in range(len(sizes)) if i not in chosen]
+        plan = [(strategy, sorted(chosen)), (strategies["resident"], others)]
+        _warn_if_short_of_memory(strategy, self.settings, sum(sizes[i] for i in chosen))
+        shares = [self._share(how, members) for how, members in plan if members]
+        shown = None
+        if self.watched and any(share.on_device for share in shares):
+            shown = Arithmetic(self.settings.rule, self.kernel, master=False)
+        return Pipeline(
+            self.backend,
+            [p.data.reshape(-1) for p in self.parameters],
+            self.settings.names,
+            shares,
+            self.settings.unscale,
+            self.workers,
+            shown,
+            self.ledger,
+        )
+
+    def _share(self, strategy: Strategy, members: Sequence[int]) -> Share:
+        rule, group_of = self.settings.rule, self.settings.group_of
+        kept, on_device = strategy.kept(rule), strategy.arithmetic == "device"
+        kernel = NumpyKernel if on_device else self.kernel
+        arithmetic = Arithmetic(rule, kernel, master=strategy.master is not None)
+        arena = Arena(
+            self.backend,
+            self.parameters,
+            sorted(members, key=group_of.__getitem__),  # groups are numbered as they first come
+            kept,
+            pinned=on_device,
+            record=self.ledger.at(),
+        )
+        homes = {thing: home for thing, home, _ in kept}
+        return Share(
+            self.backend,
+            arena,
+            strategy.hops(rule),
+            homes,
+            arithmetic,
+            self.chunk_size,
+            self.slots,
+        )
+
+    def state(self, pipeline: Pipeline) -> State:
+        """Return the state that a pipeline works on."""
+
+        def views(thing: str) -> Mapping[str, Array]:
+            found: dict[str, Array] = {}
+            for share in pipeline.shares:
+                if thing in share.arena.arrays:
+                    found |= share.arena.views(thing)
+            names = [name for name in self.settings.names if name in found]
+            return MappingProxyType({name: found[name] for name in names})
+
+        slots = {slot: views(slot) for slot in self.settings.rule.slots}
+        return State(self.parameters, slots, views("master"))
+
+
+def memory_of(pipeline: Pipeline, accumulate: int) -> OptimizerMemory:
+    """Return where the bytes are; gradients are counted as if all of them exist."""
+    size = sum(flat.size for flat in pipeline.flat)
+    kinds: dict[tuple[Any, str], int] = {
+        ("device", "parameters"): 4 * size,
+        ("device", "gradients"): 4 * size * (1 + (accumulate > 1)),
+    }
+    for share in pipeline.shares:
+        for thing, home in share.homes.items():
+            kind = "master" if thing == "master" else "moments"
+            key = "pinned" if share.on_device and home == "host" else home, kind
+            kinds[key] = kinds.get(key, 0) + 4 * share.arena.size
+        for place, nbytes in share.ring.items():
+            where: Any = "pinned" if place == "host" else place
+            kinds[where, "staging"] = kinds.get((where, "staging"), 0) + nbytes
+    return OptimizerMemory(tuple(Holding(*key, n) for key, n in kinds.items() if n))
+
+
+def _warn_if_short_of_memory(strategy: Strategy, settings: Settings, size: int) -> None:
+    needed, free = strategy.memory_per_parameter(settings.rule)["host"] * size, _free_bytes()
+    if free is not None and needed > free:
+        warnings.warn(
+            f"{settings.owner}: strategy {strategy.name!r} keeps {needed:,} bytes on the host, "
+            f"which has {free:,} free",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def _free_bytes() -> int | None:
+    """Return how many bytes of memory the host can still give, where it can be told."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:  # Linux; free pages are not all
+            lines = dict(line.split(":", 1) for line in file)
+        return 1024 * int(lines["MemAvailable"].split()[0])
+    except (OSError, ValueError, KeyError):
+        return None

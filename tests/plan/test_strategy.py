@@ -1,0 +1,99 @@
+"""`Strategy`: what is refused, which tensors it holds for, and the bytes that follow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import adamoffload as ao
+
+BYTES = {  # down, up, read, written: float32 weights, Adam
+    "resident": (0, 0, 0, 0),
+    "adam-offload": (4, 4, 0, 0),
+    "zero-offload": (4, 4, 0, 0),
+    "megatron-hybrid": (4, 4, 0, 0),
+    "state-shuttle": (8, 8, 0, 0),
+    "state-shuttle-master": (12, 12, 0, 0),
+    "disk": (4, 4, 12, 12),
+}
+MEMORY = {  # device (weights and gradient included), host, disk
+    "resident": (16, 0, 0),
+    "adam-offload": (8, 8, 0),
+    "zero-offload": (8, 12, 0),
+    "megatron-hybrid": (8, 12, 0),
+    "state-shuttle": (8, 8, 0),
+    "state-shuttle-master": (8, 12, 0),
+    "disk": (8, 0, 12),
+}
+
+
+@pytest.mark.parametrize("name", [*ao.strategies])
+def test_bytes_and_memory_are_those_of_the_published_table(name: str) -> None:
+    strategy, rule = ao.strategies[name], ao.rules.Adam()
+    assert tuple(strategy.bytes_per_parameter(rule, "float32").values()) == BYTES[name]
+    assert tuple(strategy.memory_per_parameter(rule, "float32").values()) == MEMORY[name]
+
+
+def test_the_slots_of_a_rule_count() -> None:
+    shuttle = ao.strategies["state-shuttle"]
+    moved = {
+        name: shuttle.bytes_per_parameter(getattr(ao.rules, name)(0.1), "float32")["d2h"]
+        for name in ("SGD", "Lion", "Adagrad", "Adam", "AMSGrad")
+    }
+    assert moved == {"SGD": 0, "Lion": 4, "Adagrad": 4, "Adam": 8, "AMSGrad": 12}
+
+
+@pytest.mark.parametrize(
+    ("changed", "chosen"),
+    [
+        ({}, {0, 1, 2, 3}),
+        ({"fraction": 0}, set()),
+        ({"fraction": 0.1}, {0}),
+        ({"fraction": 0.11}, {0, 1}),
+        ({"fraction": 0.4, "side": "output"}, {3}),
+        ({"fraction": 0.41, "side": "output"}, {2, 3}),
+        ({"minimum_size": 20}, {1, 2, 3}),
+        ({"minimum_size": 20, "fraction": 0.1}, {1}),
+        ({"every": 2}, {0, 2}),
+        ({"every": 2, "side": "output"}, {1, 3}),
+    ],
+)
+def test_it_holds_for_whole_tensors_in_order(changed: dict[str, Any], chosen: set[int]) -> None:
+    strategy = replace(ao.strategies["adam-offload"], **changed)
+    assert strategy.chosen([10, 20, 30, 40]) == chosen
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"arithmetic": "disk"}, ValueError, "cannot run on the disk"),
+        ({"arithmetic": "gpu"}, ValueError, "arithmetic must be"),
+        ({"state": "hots"}, ValueError, "state must be"),
+        ({"master": 3}, TypeError, "master"),
+        ({"fraction": 1.5}, ValueError, r"in \[0, 1\], got 1.5"),
+        ({"fraction": float("nan")}, ValueError, "fraction must be finite"),
+        ({"fraction": "half"}, TypeError, "fraction must be a number"),
+        ({"minimum_size": -1}, ValueError, "minimum_size"),
+        ({"every": 0}, ValueError, "every"),
+        ({"side": "left"}, ValueError, "side must be"),
+        ({"name": 3}, TypeError, "name must be a string"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(
+    fields: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        ao.Strategy(**fields)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_master_beside_float32_weights_is_refused() -> None:
+    with pytest.raises(ValueError, match="same numbers twice"):
+        ao.Strategy(master="device").bytes_per_parameter(ao.rules.Adam(), "float32")
+
+
+def test_an_unknown_name_comes_with_the_nearest() -> None:
+    with pytest.raises(KeyError, match="near 'state-shuttle'"):
+        ao.strategies["state-shutle"]

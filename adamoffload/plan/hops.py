@@ -16,7 +16,8 @@ The hops of a chunk of parameters have four parts, in the order in which a step 
 ``rest``   the update, and what is kept goes home
 ``up``     the result goes to the device and into the parameters
 
-Execution, the bytes predicted, pictures and text all read this one list.
+Execution, the bytes predicted, pictures and text all read this one list. The ledger records what
+became of it, under the names in `HOPS`.
 """
 
 from __future__ import annotations
@@ -29,16 +30,61 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["COPIES", "LANES", "Hop", "Lane", "Part", "Place", "derive", "legs"]
+__all__ = [
+    "COPIES",
+    "HOPS",
+    "LANES",
+    "LANE_OF",
+    "Declared",
+    "Hop",
+    "HopName",
+    "Lane",
+    "Part",
+    "Place",
+    "Stage",
+    "bytes_by_lane",
+    "derive",
+    "legs",
+    "moving",
+    "stages",
+    "working",
+]
 
 Place = Literal["device", "host", "disk"]
 Part = Literal["down", "fetch", "rest", "up"]
 Lane = Literal["device", "d2h", "host", "h2d", "read", "write"]
+HopName = Literal["check", "prepare", "d2h", "wait", "update", "h2d", "apply", "read", "write"]
 
 LANES: tuple[Lane, ...] = ("device", "d2h", "host", "h2d", "read", "write")
 """Who can work at the same time."""
 
-COPIES: dict[tuple[Place, Place], Lane] = {
+LANE_OF: dict[HopName, Lane] = {
+    "check": "device",
+    "prepare": "device",
+    "d2h": "d2h",
+    "wait": "host",
+    "update": "host",
+    "h2d": "h2d",
+    "apply": "device",
+    "read": "read",
+    "write": "write",
+}
+"""Whose time each hop takes. A ``wait`` is no work, but it is the host that waits."""
+
+HOPS: tuple[HopName, ...] = tuple(LANE_OF)
+"""The names of hops, as the ledger records them; ``check`` is for all chunks at once."""
+
+_MOVING: dict[str, tuple[HopName, ...]] = {
+    "d2h": ("check", "d2h"),  # a check brings down what it has found
+    "h2d": ("h2d",),
+    "read": ("read",),
+    "write": ("write",),
+    "net": (),
+    "device": (),
+    "host": (),
+}
+
+COPIES: dict[tuple[Place, Place], Literal["d2h", "h2d", "read", "write"]] = {
     ("device", "host"): "d2h",
     ("host", "device"): "h2d",
     ("disk", "host"): "read",
@@ -56,7 +102,7 @@ class Hop:
     Attributes
     ----------
     name : str
-        As the ledger records it; the lane's name for a copy.
+        One of `HOPS`; the lane's name for a copy.
     part : str
         ``"down"``, ``"fetch"``, ``"rest"`` or ``"up"``.
     lane : str
@@ -70,13 +116,140 @@ class Hop:
         Bytes that cross, for each parameter; 0 for arithmetic.
     """
 
-    name: str
+    name: HopName
     part: Part
     lane: Lane
     thing: str
     source: Place
     target: Place
     nbytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a strategy says that some parameters go through in each step.
+
+    Attributes
+    ----------
+    rule : str
+        The name of what is computed.
+    hops : tuple of Hop
+        What each chunk of them goes through, in order.
+    names : frozenset of str
+        The parameters.
+    """
+
+    rule: str
+    hops: tuple[Hop, ...]
+    names: frozenset[str]
+
+    @property
+    def arithmetic(self) -> HopName:
+        """The hop in which the rule runs: ``"update"`` on the host, ``"apply"`` on the device."""
+        return "update" if any(hop.name == "update" for hop in self.hops) else "apply"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What one lane does in a part of a step: one hop, or the copies of several things.
+
+    Attributes
+    ----------
+    name : str
+        The hop's.
+    lane : str
+        Who works.
+    source, target : str
+        From where to where; equal for arithmetic.
+    things : dict from str to int
+        What is carried or computed, with its bytes for each parameter, 0 for arithmetic.
+    arithmetic : bool
+        Whether the rule runs in it.
+    """
+
+    name: HopName
+    lane: Lane
+    source: Place
+    target: Place
+    things: dict[str, int]
+    arithmetic: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that cross, for each parameter."""
+        return sum(self.things.values())
+
+
+def stages(hops: Sequence[Hop]) -> list[Stage]:
+    """Return the stages of a step in order: copies in one lane and part of it are one.
+
+    Examples
+    --------
+    >>> shuttle = derive([("m", "host", 4), ("v", "host", 4)], "device", 4, "update", 4)
+    >>> [(stage.name, stage.things) for stage in stages(shuttle)]
+    [('h2d', {'m': 4, 'v': 4}), ('apply', {'update': 0}), ('d2h', {'m': 4, 'v': 4})]
+    """
+    found: dict[tuple[Part, HopName], Stage] = {}
+    for hop in hops:
+        runs = hop.part == "rest" and not hop.nbytes
+        new = Stage(hop.name, hop.lane, hop.source, hop.target, {}, runs)
+        found.setdefault((hop.part, hop.name), new).things[hop.thing] = hop.nbytes
+    return list(found.values())
+
+
+def bytes_by_lane(hops: Sequence[Hop]) -> dict[str, int]:
+    """Return the bytes that cross for each parameter, by the lane of the copy.
+
+    Examples
+    --------
+    >>> bytes_by_lane(derive([("m", "host", 4)], "device", 4, "update", 4))
+    {'d2h': 4, 'h2d': 4, 'read': 0, 'write': 0}
+    """
+    moved: dict[str, int] = dict.fromkeys(COPIES.values(), 0)
+    for hop in hops:
+        if hop.nbytes:
+            moved[hop.lane] += hop.nbytes
+    return moved
+
+
+def moving(lane_or_hop: str) -> tuple[HopName, ...]:
+    """Return the hops whose bytes a lane counts; for the name of a hop, that hop alone.
+
+    Raises
+    ------
+    ValueError
+        If there is neither such a lane nor such a hop.
+
+    Examples
+    --------
+    >>> moving("d2h"), moving("check")
+    (('check', 'd2h'), ('check',))
+    """
+    return _MOVING[lane_or_hop] if lane_or_hop in _MOVING else working(lane_or_hop)
+
+
+def working(lane_or_hop: str) -> tuple[HopName, ...]:
+    """Return the hops in which a lane works; for the name of a hop, that hop alone.
+
+    Raises
+    ------
+    ValueError
+        If there is neither such a lane nor such a hop.
+
+    Examples
+    --------
+    >>> working("d2h"), working("device"), working("host")
+    (('d2h',), ('check', 'prepare', 'apply'), ('update',))
+    """
+    found = [hop for hop in HOPS if LANE_OF[hop] == lane_or_hop and hop not in ("wait",)]
+    if not found:
+        found = [hop for hop in HOPS if hop == lane_or_hop]
+    if not found and lane_or_hop not in _MOVING:
+        raise ValueError(
+            f"Ledger: hop must be one of {', '.join(HOPS)}, or a lane (device, host, net), got "
+            f"{lane_or_hop!r}"
+        )
+    return tuple(found)
 
 
 def legs(source: Place, target: Place) -> list[tuple[Place, Place]]:

@@ -14,7 +14,9 @@ import numpy as np
 
 from adamoffload.arguments import choice, describe, floating, integer
 from adamoffload.names import listed
-from adamoffload.plan.hops import COPIES, Hop, Place, derive
+from adamoffload.plan.hops import Hop, Place, Stage, bytes_by_lane, derive, stages
+from adamoffload.plan.words import html_table, said, said_to_move
+from adamoffload.rules.adam import Adam
 from adamoffload.rules.rule import Rule
 
 __all__ = ["Strategies", "Strategy", "find_strategy", "strategies"]
@@ -22,7 +24,7 @@ __all__ = ["Strategies", "Strategy", "find_strategy", "strategies"]
 _PLACES: tuple[Place, ...] = ("device", "host", "disk")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Strategy:
     """Where an optimizer's things live and where its arithmetic runs.
 
@@ -61,12 +63,23 @@ class Strategy:
     >>> strategy = ao.strategies["adam-offload"]
     >>> strategy.bytes_per_parameter(ao.rules.Adam(), weights="float32")
     {'d2h': 4, 'h2d': 4, 'read': 0, 'write': 0}
-    >>> print(strategy.text(ao.rules.Adam()))
-    adam-offload: the arithmetic runs on the host
-      device   weights 4 B, gradient 4 B
-      host     m 4 B, v 4 B
-      down     d2h gradient 4 B
-      up       h2d update 4 B
+    >>> print(strategy)
+    adam-offload: Adam runs on the host
+    <BLANKLINE>
+    where things live, per parameter (float32)
+      device    8 B   weights 4, gradient 4
+      host      8 B   m 4, v 4
+    <BLANKLINE>
+    what a step does, in order
+      1  device        prepares the gradient: decay and loss scale
+      2  d2h     4 B   the gradient goes down, as float32
+      3  host          runs Adam: new m and v, and the update
+      4  h2d     4 B   the update goes up, as float32
+      5  device        adds it to the weights
+    <BLANKLINE>
+    per parameter and step: 4 bytes down, 4 up
+    >>> strategy
+    Strategy(name='adam-offload', state='host', arithmetic='host')
     >>> replace(strategy, fraction=2.0)
     Traceback (most recent call last):
     ValueError: Strategy: fraction must be in [0, 1], got 2.0
@@ -148,11 +161,11 @@ class Strategy:
             If it cannot have them.
         """
         if weights != "float32":
-            raise ValueError(f"{self}: weights must be float32, got {weights}")
+            raise ValueError(f"{self.label}: weights must be float32, got {weights}")
         if self.master == "device":
             raise ValueError(
-                f"{self}: a float32 master on the device, beside float32 weights, would be the "
-                f"same numbers twice; use master=None"
+                f"{self.label}: a float32 master on the device, beside float32 weights, would be "
+                f"the same numbers twice; use master=None"
             )
 
     def bytes_per_parameter(
@@ -176,11 +189,7 @@ class Strategy:
             ``"d2h"``, ``"h2d"``, ``"read"`` and ``"write"``: int.
         """
         integer("bytes_per_parameter", "accumulate", accumulate, at_least=1)
-        moved: dict[str, int] = dict.fromkeys(COPIES.values(), 0)
-        for hop in self.hops(rule, weights):
-            if hop.nbytes:
-                moved[hop.lane] += hop.nbytes
-        return moved
+        return bytes_by_lane(self.hops(rule, weights))
 
     def memory_per_parameter(
         self, rule: Rule, weights: str = "float32", accumulate: int = 1
@@ -200,34 +209,104 @@ class Strategy:
             ``"device"``, ``"host"`` and ``"disk"``: int.
         """
         integer("memory_per_parameter", "accumulate", accumulate, at_least=1)
-        self.check(weights)
-        lying = {"device": 8 + 4 * (accumulate > 1), "host": 0, "disk": 0}
-        for _, home, nbytes in self.kept(rule):
-            lying[home] += nbytes
-        return lying
+        lives = self.homes(rule, weights, accumulate)
+        return {place: sum(things.values()) for place, things in lives.items()}
 
     # -- for whom reads it ------------------------------------------------------------------------
 
-    def text(self, rule: Rule, weights: str = "float32") -> str:
-        """Return the declaration in words: what lives where, and what moves, per parameter."""
-        lines = [f"{self}: the arithmetic runs on the {self.arithmetic}{self._for_what()}"]
-        living = {"device": ["weights 4 B", "gradient 4 B"], "host": [], "disk": []}
-        for thing, home, nbytes in self.kept(rule):
-            living[home].append(f"{thing} {nbytes} B")
-        lines += [f"  {place:<8} {', '.join(what)}" for place, what in living.items() if what]
-        for part in ("down", "fetch", "rest", "up"):
-            copies = [h for h in self.hops(rule, weights) if h.part == part and h.nbytes]
-            moves: dict[str, list[str]] = {}
-            for hop in copies:
-                moves.setdefault(hop.lane, []).append(f"{hop.thing} {hop.nbytes} B")
-            if moves:
-                shown = "; ".join(f"{lane} {', '.join(things)}" for lane, things in moves.items())
-                lines.append(f"  {part:<8} {shown}")
-        if not any(hop.nbytes for hop in self.hops(rule, weights)):
-            lines.append("  nothing moves")
-        return "\n".join(lines)
+    def homes(
+        self, rule: Rule, weights: str = "float32", accumulate: int = 1
+    ) -> dict[Place, dict[str, int]]:
+        """Return what lives in each place: its bytes for each parameter, by name.
 
-    def _for_what(self) -> str:
+        Examples
+        --------
+        >>> strategies["adam-offload"].homes(Adam())
+        {'device': {'weights': 4, 'gradient': 4}, 'host': {'m': 4, 'v': 4}, 'disk': {}}
+        """
+        self.check(weights)
+        living: dict[Place, dict[str, int]] = {"device": {}, "host": {}, "disk": {}}
+        living["device"] = {"weights": 4, "gradient": 4}
+        if accumulate > 1:
+            living["device"]["sum"] = 4
+        for thing, home, nbytes in self.kept(rule):
+            living[home][thing] = nbytes
+        return living
+
+    def stages(self, rule: Rule, weights: str = "float32") -> list[tuple[Stage, str]]:
+        """Return what happens in a step, in order, each with a few plain words.
+
+        Examples
+        --------
+        >>> for stage, words in strategies["state-shuttle"].stages(Adam()):
+        ...     print(stage.lane, stage.nbytes, words)
+        h2d 8 m and v come up
+        device 0 prepares the gradient, runs Adam: new m and v, adds the update to the weights
+        d2h 8 m and v go down
+        """
+        kept = [thing for thing, _, _ in self.kept(rule)]
+        name = type(rule).__name__
+        return [(stage, said(stage, name, kept)) for stage in stages(self.hops(rule, weights))]
+
+    def text(self, rule: Rule | None = None, weights: str = "float32") -> str:
+        """Return what lives where, and what a step does, in order: what ``print`` shows.
+
+        Parameters
+        ----------
+        rule : Rule, optional
+            Whose slots are kept; `adamoffload.rules.Adam`, if left out.
+        weights : str
+            Dtype of the parameters.
+
+        Examples
+        --------
+        >>> print(strategies["zero-offload"].text())
+        zero-offload: Adam runs on the host
+        <BLANKLINE>
+        where things live, per parameter (float32)
+          device    8 B   weights 4, gradient 4
+          host     12 B   m 4, v 4, master 4
+        <BLANKLINE>
+        what a step does, in order
+          1  device        prepares the gradient: decay and loss scale
+          2  d2h     4 B   the gradient goes down, as float32
+          3  host          runs Adam: new m, v and master
+          4  h2d     4 B   the new weights go up, as float32
+          5  device        they replace the weights
+        <BLANKLINE>
+        per parameter and step: 4 bytes down, 4 up
+        """
+        rule = rule or Adam()
+        lines = [f"{self.label}: {type(rule).__name__} runs on the {self.arithmetic}"]
+        lines += [f"  {condition}" for condition in self.conditions]
+        lines += ["", f"where things live, per parameter ({weights})"]
+        for place, things in self.homes(rule, weights).items():
+            if things:
+                each = ", ".join(f"{thing} {nbytes}" for thing, nbytes in things.items())
+                lines.append(f"  {place:<8} {sum(things.values()):>2} B   {each}")
+        lines += ["", "what a step does, in order"]
+        for number, (stage, words) in enumerate(self.stages(rule, weights), start=1):
+            size, dtype = (f"{stage.nbytes} B", f", as {weights}") if stage.nbytes else ("", "")
+            lines.append(f"  {number}  {stage.lane:<6} {size:>4}   {words}{dtype}")
+        moves = said_to_move(self.bytes_per_parameter(rule, weights))
+        return "\n".join([*lines, "", f"per parameter and step: {moves}"])
+
+    def _repr_html_(self) -> str:
+        rule = Adam()
+        rows: list[tuple[str, str, str]] = []
+        try:
+            homes, done = self.homes(rule), self.stages(rule)
+        except ValueError:  # it cannot have float32 weights
+            return html_table(repr(self), (), ())
+        for place, things in homes.items():
+            if things:
+                rows.append((place, f"{sum(things.values())} B", ", ".join(things)))
+        rows += [(s.lane, f"{s.nbytes} B" if s.nbytes else "", words) for s, words in done]
+        return html_table(self.label, ("where", "per parameter", "what"), rows)
+
+    @property
+    def conditions(self) -> list[str]:
+        """Return what it holds for, if not for everything."""
         conditions = []
         if self.fraction < 1:
             conditions.append(f"for {self.fraction:.0%} of the model, from the {self.side} side")
@@ -235,14 +314,22 @@ class Strategy:
             conditions.append(f"for one tensor in {self.every}")
         if self.minimum_size:
             conditions.append(f"for tensors of {self.minimum_size:,} elements and more")
-        return ", " + ", ".join(conditions) if conditions else ""
+        return [*conditions, "what is left is resident on the device"] if conditions else []
+
+    @property
+    def label(self) -> str:
+        """Its name, for messages and pictures; of one without a name, what it is."""
+        return self.name or repr(self)
 
     def __str__(self) -> str:
-        return self.name or self._as_code()
+        try:
+            return self.text()
+        except ValueError:  # it cannot have float32 weights
+            return repr(self)
 
-    def _as_code(self) -> str:
+    def __repr__(self) -> str:
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        changed = {f.name for f in fields(self) if given[f.name] != f.default} - {"name"}
+        changed = {f.name for f in fields(self) if given[f.name] != f.default}
         return f"Strategy({', '.join(f'{k}={v!r}' for k, v in given.items() if k in changed)})"
 
 

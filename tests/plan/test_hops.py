@@ -1,14 +1,87 @@
-"""The hops that follow from a placement: paths between neighbours, there and back."""
+"""Hops that follow from where things live, and the lanes that carry them."""
 
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
-from adamoffload.plan.hops import COPIES, Place, derive, legs
+from adamoffload.plan.hops import (
+    COPIES,
+    HOPS,
+    LANE_OF,
+    LANES,
+    Declared,
+    Place,
+    bytes_by_lane,
+    derive,
+    legs,
+    moving,
+    working,
+)
 
 PLACES: tuple[Place, ...] = ("disk", "host", "device")
+OFFLOAD = derive([("m", "host", 4), ("v", "host", 4)], "host", 4, "update", 4)
+SHUTTLE = derive([("m", "host", 4), ("v", "host", 4)], "device", 4, "update", 4)
+DISK = derive([("m", "disk", 4), ("master", "disk", 4)], "host", 4, "weights", 4)
+
+
+@pytest.mark.parametrize(
+    ("hops", "expected"),
+    [
+        (OFFLOAD, "prepare d2h:gradient update h2d:update apply"),
+        (SHUTTLE, "h2d:m h2d:v apply d2h:m d2h:v"),
+        (
+            DISK,
+            "prepare d2h:gradient read:m read:master update write:m write:master h2d:weights apply",
+        ),
+        (derive([("m", "device", 4)], "device", 4, "update", 4), "apply"),
+        (derive([("m", "disk", 4)], "device", 4, "update", 4), "read:m h2d:m apply d2h:m write:m"),
+    ],
+)
+def test_a_copy_stands_between_where_a_thing_lives_and_where_it_is_used(
+    hops: Any, expected: str
+) -> None:
+    found = [f"{hop.name}:{hop.thing}" if hop.nbytes else hop.name for hop in hops]
+    assert found == expected.split()
+
+
+def test_every_hop_is_in_the_lane_that_its_name_says() -> None:
+    for hop in (*OFFLOAD, *SHUTTLE, *DISK):
+        assert LANE_OF[hop.name] == hop.lane
+        assert bool(hop.nbytes) == (hop.source != hop.target)
+
+
+def test_bytes_are_summed_by_the_lane_of_the_copy() -> None:
+    assert bytes_by_lane(OFFLOAD) == {"d2h": 4, "h2d": 4, "read": 0, "write": 0}
+    assert bytes_by_lane(SHUTTLE) == {"d2h": 8, "h2d": 8, "read": 0, "write": 0}
+    assert bytes_by_lane(DISK) == {"d2h": 4, "h2d": 4, "read": 8, "write": 8}
+
+
+def test_each_hop_takes_the_time_of_one_lane_and_a_wait_of_none() -> None:
+    busy = [hop for lane in LANES for hop in working(lane)]
+    assert sorted(busy) == sorted(set(HOPS) - {"wait"})
+    assert working("wait") == ("wait",)
+
+
+def test_each_copy_counts_in_one_lane_and_a_check_in_that_of_the_gradients() -> None:
+    counted = [hop for lane in (*LANES, "net") for hop in moving(lane)]
+    assert sorted(counted) == ["check", "d2h", "h2d", "read", "write"]
+    assert moving("d2h") == ("check", "d2h")
+
+
+@pytest.mark.parametrize("ask", [working, moving])
+def test_what_is_neither_hop_nor_lane_is_refused(ask: Any) -> None:
+    with pytest.raises(ValueError, match=r"hop must be one of check, prepare, .*got 'down'"):
+        ask("down")
+
+
+@pytest.mark.parametrize(("hops", "where"), [(OFFLOAD, "update"), (SHUTTLE, "apply")])
+def test_the_arithmetic_is_the_update_or_where_the_device_does_it_apply(
+    hops: Any, where: str
+) -> None:
+    assert Declared("Adam", hops, frozenset()).arithmetic == where
 
 
 @pytest.mark.parametrize(("source", "target"), [*itertools.product(PLACES, PLACES)])

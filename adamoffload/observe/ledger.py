@@ -1,14 +1,17 @@
 """The ledger: every hop of every step, what crossed the link, when, and what lay where.
 
-A hop is one stage that a chunk of the arena goes through in a step::
+A hop is one stage that a chunk of the arena goes through in a step; which of them there are, and
+what they carry, follows from the strategy (`adamoffload.plan.hops`)::
 
     check     device   look for NaN and infinities, if asked to; the extremes come down
     prepare   device   decay and unscale the gradient into a staging slot
-    d2h       link     the gradient goes down, device to host
+    d2h       link     a copy, device to host: in ``adam-offload`` the gradient
     wait      host     the host waits for a ticket
-    update    host     Adam: gradient in, update out, moments advanced
-    h2d       link     the update goes up, host to device
-    apply     device   the update is added to the parameters
+    update    host     the rule: gradient in, update out, slots advanced
+    h2d       link     a copy, host to device: in ``adam-offload`` the update
+    apply     device   the update is added to the parameters, or the whole rule runs
+    read      disk     a copy, disk to host
+    write     disk     a copy, host to disk
 
 Times are seconds on the clock of the backend that the hop ran on (`Backend.now`). The module knows
 nothing of devices: whatever has a start and a stop can be recorded.
@@ -18,32 +21,27 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from adamoffload.observe.tables import save
+from adamoffload.plan.hops import HOPS, Declared, HopName, bytes_by_lane, moving, working
 
 __all__ = [
     "HOPS",
     "NO_LEDGER",
     "Event",
     "Holding",
-    "Hop",
     "Ledger",
     "NullLedger",
     "Parts",
     "Record",
     "ignore",
 ]
-
-Hop = Literal["check", "prepare", "d2h", "wait", "update", "h2d", "apply"]
-
-HOPS: tuple[Hop, ...] = ("check", "prepare", "d2h", "wait", "update", "h2d", "apply")
-"""The hops in the order in which a step meets them; ``check`` is for all chunks at once."""
 
 Parts = tuple[tuple[str, int], ...]
 """Which parameters a chunk holds, and how many elements of each."""
@@ -91,11 +89,11 @@ class Clocked(Protocol):
     def memory(self) -> tuple[int, int, int | None]: ...
 
 
-Record = Callable[[Hop, int, int, Timed], None]
+Record = Callable[[HopName, int, int, Timed], None]
 """Takes hop, elements, bytes over the link, and ticket; `Ledger.at` makes one."""
 
 
-def ignore(hop: Hop, elements: int, nbytes: int, ticket: Timed) -> None:
+def ignore(hop: HopName, elements: int, nbytes: int, ticket: Timed) -> None:
     """Record nothing."""
 
 
@@ -105,9 +103,10 @@ class Holding(NamedTuple):
     Attributes
     ----------
     place : str
-        ``"device"``, ``"pinned"`` or ``"host"``.
+        ``"device"``, ``"pinned"``, ``"host"`` or ``"disk"``.
     kind : str
-        ``"parameters"``, ``"gradients"``, ``"moments"``, ``"staging"`` or ``"other"``.
+        ``"parameters"``, ``"gradients"``, ``"moments"`` (the rule's slots), ``"master"``,
+        ``"staging"`` or ``"other"``.
     nbytes : int
         How many.
     """
@@ -126,13 +125,14 @@ class Event:
     hop : str
         One of `HOPS`.
     step : int or None
-        The optimizer step, counted from 1; None for a copy outside a step.
+        The optimizer step, counted from 1; None outside a step, as for the copies that make a
+        master, and for the check of a call that was skipped or has raised.
     chunk : int or None
         The chunk's index in the plan, counted from 0; None for a ``check`` and outside a step.
     elements : int
         Parameters that the hop handled.
     nbytes : int
-        Bytes that crossed the link: 0 unless the hop is ``d2h``, ``h2d`` or ``check``.
+        Bytes that were copied; 0 for arithmetic.
     start_s, stop_s : float
         Begin and end in seconds on the backend's clock.
     parts : tuple of (str, int)
@@ -140,7 +140,7 @@ class Event:
         step.
     """
 
-    hop: Hop
+    hop: HopName
     step: int | None
     chunk: int | None
     elements: int
@@ -164,7 +164,7 @@ class _Place(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    hop: Hop
+    hop: HopName
     place: _Place
     elements: int
     nbytes: int
@@ -199,13 +199,21 @@ class Ledger:
         self._samples: list[tuple[int, float, int, tuple[Holding, ...]]] = []
         self._clock: Any = None
         self._limit: int | None = None
+        self._declared: list[tuple[int, Declared]] = []  # each from which entry on
         self._reading = threading.RLock()
         self._forget()
 
     # -- what an optimizer calls ----------------------------------------------------------------
 
-    def attach(self, device: Clocked) -> None:
-        """Take the device's clock and memory limit for what will be recorded.
+    def attach(self, device: Clocked, declared: Iterable[Declared] = ()) -> None:
+        """Take the device's clock and memory limit for what will be recorded, and what to expect.
+
+        Parameters
+        ----------
+        device : Backend
+            Where the hops run.
+        declared : iterable of Declared
+            What an optimizer's parameters go through from now on.
 
         Raises
         ------
@@ -220,6 +228,7 @@ class Ledger:
             )
         self._clock = clock
         self._limit = device.memory()[2]
+        self._declared += [(len(self._entries), share) for share in declared]
 
     def at(self, step: int | None = None, chunk: int | None = None, parts: Parts = ()) -> Record:
         """Return a function that records hops of this step and chunk.
@@ -234,7 +243,7 @@ class Ledger:
         entries = self._entries  # list.append is atomic: threads may share a ledger
         place = _Place(step, chunk, parts)
 
-        def record(hop: Hop, elements: int, nbytes: int, ticket: Timed) -> None:
+        def record(hop: HopName, elements: int, nbytes: int, ticket: Timed) -> None:
             entries.append(_Entry(hop, place, elements, nbytes, ticket))
 
         return record
@@ -254,6 +263,11 @@ class Ledger:
     def memory_limit(self) -> int | None:
         """Bytes that the device allows; None without a limit."""
         return self._limit
+
+    @property
+    def declared(self) -> tuple[Declared, ...]:
+        """What the strategies of the optimizers say, in the order in which they were attached."""
+        return tuple(share for _, share in self._declared)
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -276,14 +290,16 @@ class Ledger:
         )
 
     def bytes(
-        self, hop: Hop | None = None, *, step: int | None = None, parameter: str | None = None
+        self, hop: str | None = None, *, step: int | None = None, parameter: str | None = None
     ) -> int:
-        """Return the bytes that crossed the link: in all, by direction, step or parameter.
+        """Return the bytes that were copied: in all, by lane or hop, step or parameter.
 
         Parameters
         ----------
         hop : str, optional
-            One of `HOPS`.
+            A lane, ``"d2h"``, ``"h2d"``, ``"read"``, ``"write"`` or ``"net"``; or one of `HOPS`.
+            What a check brings down counts in the lane ``"d2h"``, and alone as ``"check"``: over a
+            run, a lane's bytes are those of the device's own `Backend.traffic`.
         step : int, optional
             Counted from 1.
         parameter : str, optional
@@ -292,10 +308,10 @@ class Ledger:
         Raises
         ------
         ValueError
-            If there is no such hop, or nothing of such a parameter was recorded.
+            If there is no such lane or hop, or nothing of such a parameter was recorded.
         """
         with self._reading:
-            chosen = self._chosen(hop, step)
+            chosen = self._chosen(_named(moving, hop), step)
             if parameter is None:
                 return int(self._rows()["nbytes"][chosen].sum())
             found = self._by_parameter(chosen)
@@ -304,11 +320,19 @@ class Ledger:
             raise ValueError(f"Ledger: no parameter {parameter!r} was recorded; it has {names}")
         return found[parameter]
 
-    def seconds(self, hop: Hop | None = None, *, step: int | None = None) -> float:
-        """Return the summed duration of the hops, which may have overlapped each other."""
+    def seconds(self, hop: str | None = None, *, step: int | None = None) -> float:
+        """Return the summed duration of the hops, which may have overlapped each other.
+
+        Parameters
+        ----------
+        hop : str, optional
+            One of `HOPS`, or a lane, such as ``"device"``: a check is the device's work.
+        step : int, optional
+            Counted from 1.
+        """
         with self._reading:
             seconds = self._seconds()
-            return float(seconds[self._chosen(hop, step)[: len(seconds)]].sum())
+            return float(seconds[self._chosen(_named(working, hop), step)[: len(seconds)]].sum())
 
     @property
     def steps(self) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -316,15 +340,40 @@ class Ledger:
         steps = np.unique(self._rows()["step"])
         return steps[steps >= 0]
 
-    def bytes_per_step(self, hop: Hop | None = None) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Return the bytes that crossed the link in each of `steps`."""
+    def bytes_per_step(self, hop: str | None = None) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return the bytes that were copied in each of `steps`; lanes and hops as for `bytes`."""
         with self._reading:
-            return np.asarray(self._per_step(hop, self._rows()["nbytes"]), np.int64)
+            hops = _named(moving, hop)
+            return np.asarray(self._per_step(hops, self._rows()["nbytes"]), np.int64)
 
-    def seconds_per_step(self, hop: Hop | None = None) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return the summed duration of the hops in each of `steps`."""
+    def expected_per_step(self, lane: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return the bytes that the strategies predict for each of `steps`, without a check's.
+
+        That is, `adamoffload.Strategy.bytes_per_parameter` for each parameter that the step has
+        updated and that the strategy holds for.
+
+        Parameters
+        ----------
+        lane : str
+            ``"d2h"``, ``"h2d"``, ``"read"`` or ``"write"``.
+        """
         with self._reading:
-            return np.asarray(self._per_step(hop, self._seconds()), np.float64)
+            rows = self._rows()
+            parts = self._known_parts
+            expected = np.zeros(len(rows), np.int64)
+            for since, share in self._declared:
+                mine = [bool(held) and held[0][0] in share.names for held in self._all_parts]
+                chosen = np.array(mine)[parts]  # a chunk is of one share
+                chosen[:since] = False
+                done = chosen & (rows["hop"] == share.arithmetic)
+                expected[chosen] = 0  # what the parameters were declared for before is over
+                expected[done] = bytes_by_lane(share.hops)[lane] * rows["elements"][done]
+            return np.asarray(self._per_step(None, expected), np.int64)
+
+    def seconds_per_step(self, hop: str | None = None) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return the summed duration of the hops in each of `steps`; as for `seconds`."""
+        with self._reading:
+            return np.asarray(self._per_step(_named(working, hop), self._seconds()), np.float64)
 
     def step_times(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return begin and end of each of `steps`: shape (steps, 2), seconds on the clock."""
@@ -337,19 +386,20 @@ class Ledger:
         np.maximum.at(times[:, 1], place, table["stop_s"])
         return times
 
-    def bytes_by_parameter(self, hop: Hop | None = None) -> dict[str, int]:
-        """Return the bytes that crossed the link in steps, by parameter's name."""
+    def bytes_by_parameter(self, hop: str | None = None) -> dict[str, int]:
+        """Return the bytes that were copied in steps, by parameter's name."""
         with self._reading:
-            return self._by_parameter(self._chosen(hop, None))
+            return self._by_parameter(self._chosen(_named(moving, hop), None))
 
-    def bandwidth(self, hop: Hop, *, step: int | None = None) -> float:
-        """Return bytes a second while a direction was busy; NaN if it never moved.
+    def bandwidth(self, hop: str, *, step: int | None = None) -> float:
+        """Return bytes a second while a lane was busy; NaN if it never moved.
 
-        Copies that overlap are not counted twice: busy is when at least one was under way.
+        Copies that overlap are not counted twice: busy is when at least one was under way. A check,
+        whose time is the device's, is left out.
         """
         with self._reading:
             rows = self.to_array()
-            rows = rows[self._chosen(hop, step)[: len(rows)]]
+            rows = rows[self._chosen(working(hop), step)[: len(rows)]]
         nbytes = rows["nbytes"].sum()
         if not nbytes:
             return math.nan
@@ -379,10 +429,9 @@ class Ledger:
         Returns
         -------
         structured ndarray
-            ``step``, ``at_s`` (seconds on the clock), ``place`` (``"device"``, ``"pinned"`` or
-            ``"host"``), ``kind`` (``"parameters"``, ``"gradients"``, ``"moments"``,
-            ``"staging"`` or ``"other"``) and ``nbytes``. ``"other"`` on the device is what its
-            measured use exceeds the rest by: activations and data.
+            ``step``, ``at_s`` (seconds on the clock), ``place`` and ``kind`` (as in a `Holding`)
+            and ``nbytes``. ``"other"`` on the device is what its measured use exceeds the rest by:
+            activations and data.
         """
         return np.array(list(self._memory_rows()), _MEMORY)
 
@@ -406,6 +455,7 @@ class Ledger:
         with self._reading:
             self._entries.clear()
             self._samples.clear()
+            self._declared = [(0, share) for _, share in self._declared]
             self._forget()
 
     # -- columns --------------------------------------------------------------------------------
@@ -445,19 +495,22 @@ class Ledger:
         times = self._times()
         return times[:, 1] - times[:, 0]
 
-    def _chosen(self, hop: Hop | None, step: int | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        if hop is not None and hop not in HOPS:
-            raise ValueError(f"Ledger: hop must be one of {', '.join(HOPS)}, got {hop!r}")
+    def _chosen(
+        self, hops: Iterable[str] | None, step: int | None
+    ) -> np.ndarray[Any, np.dtype[np.bool_]]:
         rows = self._rows()
         chosen = np.ones(len(rows), bool)
-        if hop is not None:
-            chosen &= rows["hop"] == hop
+        if hops is not None:
+            named = np.zeros(len(rows), bool)
+            for hop in hops:
+                named |= rows["hop"] == hop
+            chosen &= named
         if step is not None:
             chosen &= rows["step"] == step
         return chosen
 
-    def _per_step(self, hop: Hop | None, values: Any) -> Any:
-        chosen = self._chosen(hop, None)[: len(values)]
+    def _per_step(self, hops: Iterable[str] | None, values: Any) -> Any:
+        chosen = self._chosen(hops, None)[: len(values)]
         numbers = self._rows()["step"][: len(values)]
         steps, place = np.unique(numbers, return_inverse=True)
         totals = np.zeros(len(steps), values.dtype)
@@ -510,7 +563,7 @@ class Ledger:
 class NullLedger(Ledger):
     """A ledger that records nothing: what an optimizer has when none was given."""
 
-    def attach(self, device: Clocked) -> None:
+    def attach(self, device: Clocked, declared: Iterable[Declared] = ()) -> None:
         """Do nothing."""
 
     def at(self, step: int | None = None, chunk: int | None = None, parts: Parts = ()) -> Record:  # noqa: ARG002
@@ -523,6 +576,12 @@ class NullLedger(Ledger):
 
 NO_LEDGER = NullLedger()
 """The one `NullLedger` that everything without a ledger shares."""
+
+
+def _named(
+    hops: Callable[[str], tuple[HopName, ...]], lane_or_hop: str | None
+) -> tuple[HopName, ...] | None:
+    return None if lane_or_hop is None else hops(lane_or_hop)
 
 
 def _or_outside(index: int | None) -> int:

@@ -10,17 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from adamoffload.observe.ledger import Hop, Ledger
+from adamoffload.observe.ledger import Ledger
+from adamoffload.plan.hops import LANES, HopName, Lane, working
 
-__all__ = ["LANES", "StepTimeline", "step_timeline", "timeline_text"]
+__all__ = ["StepTimeline", "step_timeline", "timeline_text"]
 
-LANES: dict[str, tuple[Hop, ...]] = {
-    "device": ("check", "prepare", "apply"),
-    "d2h": ("d2h",),
-    "host": ("update",),
-    "h2d": ("h2d",),
-}
-"""Who can work at the same time, and the hops that each does."""
+_ALWAYS: tuple[Lane, ...] = ("device", "d2h", "host", "h2d")
+"""Lanes that are shown even where nothing happened in them."""
 
 _MARKS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -60,13 +56,18 @@ class StepTimeline:
         return int(np.count_nonzero(numbers >= 0))  # a check is for all of them
 
     @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """The lanes of device, link and host, and those of the disk if something happened there."""
+        return tuple(lane for lane in LANES if lane in _ALWAYS or len(self.lane(lane)))
+
+    @property
     def waits(self) -> np.ndarray[Any, Any]:
         """The rows in which the host waited; those that took no time are left out."""
         return self._hops(("wait",))
 
     def lane(self, lane: str) -> np.ndarray[Any, Any]:
-        """Return the rows of a lane of `LANES`; hops that took no time are left out."""
-        return self._hops(LANES[lane])
+        """Return the rows of a lane; hops that took no time are left out."""
+        return self._hops(working(lane))
 
     def busy_s(self, lane: str) -> float:
         """Return for how long a lane worked; hops that overlap count once."""
@@ -81,9 +82,9 @@ class StepTimeline:
     @property
     def bottleneck(self) -> str:
         """The lane that worked longest."""
-        return max(LANES, key=self.busy_s)
+        return max(self.lanes, key=self.busy_s)
 
-    def _hops(self, hops: tuple[Hop, ...]) -> np.ndarray[Any, Any]:
+    def _hops(self, hops: tuple[HopName, ...]) -> np.ndarray[Any, Any]:
         rows = self.events
         return rows[np.isin(rows["hop"], hops) & (rows["stop_s"] > rows["start_s"])]
 
@@ -186,9 +187,9 @@ def timeline_text(ledger: Ledger, step: int, *, width: int = 64) -> str:
     if width < 1:
         raise ValueError(f"timeline_text: width must be at least 1, got {width}")
     timeline = step_timeline(ledger, step)
-    label = max(map(len, LANES))
+    label = max(map(len, timeline.lanes))
     lines = [f"step {step}: {timeline.seconds:.6g} s"]
-    for lane in LANES:
+    for lane in timeline.lanes:
         drawn = _draw(timeline.lane(lane), timeline.begin_s, timeline.seconds, width)
         lines.append(f"{lane:{label}} |{drawn}| {timeline.busy_s(lane):.6g} s busy")
     return "\n".join(lines)

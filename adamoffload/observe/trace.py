@@ -12,7 +12,7 @@ import heapq
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import groupby, islice
 from operator import attrgetter, itemgetter
@@ -23,15 +23,16 @@ import numpy as np
 
 from adamoffload.arguments import instance
 from adamoffload.files import replacing
-from adamoffload.observe.ledger import Event, Hop, Ledger
+from adamoffload.observe.ledger import Event, Ledger
+from adamoffload.plan.hops import LANE_OF, Declared, HopName, Lane, bytes_by_lane, moving
 
 __all__ = ["write_trace"]
 
-DEVICE, HOST, BYTES = 1, 2, 3
+DEVICE, HOST, BYTES, DISK = 1, 2, 3, 4
 """Process numbers: what a viewer shows as one group of lanes."""
 
 
-class _Lane(NamedTuple):
+class _Track(NamedTuple):
     """Where slices are drawn: a thread of a process, in the format's terms."""
 
     process: int
@@ -39,20 +40,23 @@ class _Lane(NamedTuple):
     name: str
 
 
-_STEPS = _Lane(HOST, 100, "steps")
-_LANES: dict[Hop, _Lane] = {
-    "check": _Lane(DEVICE, 200, "compute"),
-    "prepare": _Lane(DEVICE, 200, "compute"),
-    "apply": _Lane(DEVICE, 200, "compute"),
-    "d2h": _Lane(DEVICE, 300, "d2h"),
-    "h2d": _Lane(DEVICE, 400, "h2d"),
-    "wait": _Lane(HOST, 500, "wait"),
-    "update": _Lane(HOST, 600, "update"),
+_STEPS = _Track(HOST, 100, "steps")
+_TRACKS: dict[Lane, _Track] = {
+    "device": _Track(DEVICE, 200, "compute"),
+    "d2h": _Track(DEVICE, 300, "d2h"),
+    "h2d": _Track(DEVICE, 400, "h2d"),
+    "host": _Track(HOST, 600, "update"),
+    "read": _Track(DISK, 700, "read"),
+    "write": _Track(DISK, 800, "write"),
 }
-"""The lane of each hop; in the numbers between them are lanes for work that overlaps."""
+"""The track of each lane; in the numbers between them are tracks for work that overlaps."""
 
-_ARROW = {"d2h": "s", "update": "t", "h2d": "t", "apply": "f"}
-"""A chunk's arrow starts at the first, passes the next two, and finishes at the last."""
+_WAIT = _Track(HOST, 500, "wait")
+_ASIDE: tuple[HopName, ...] = ("check", "prepare", "wait")
+"""Hops that no arrow passes: the way of what is carried begins after them, or goes on."""
+
+_WAY: tuple[HopName, ...] = ("d2h", "update", "h2d", "apply")
+"""The way of a chunk in ``adam-offload``, of which a ledger need not be told."""
 
 _NAMED = 8
 """Parameters of a chunk that a slice names; a chunk may hold thousands."""
@@ -69,10 +73,11 @@ _Record = dict[str, Any]
 def write_trace(path: str | os.PathLike[str], ledger: Ledger) -> Path:
     """Write what a ledger recorded as a trace, for https://ui.perfetto.dev or ``vizviewer``.
 
-    A viewer shows the lanes of the device (compute, d2h, h2d) and of the host (steps, update,
-    wait); an arrow leads from each chunk's way down over its update and its way up to where it is
-    applied. Click on a slice for its step, chunk, parameters, elements, bytes and GB/s. Counters
-    show the bytes moved by direction, and memory by place and kind.
+    A viewer shows the lanes of the device (compute, d2h, h2d), of the host (steps, update, wait)
+    and, where one is used, of the disk (read, write); an arrow follows each chunk on its way, such
+    as down, over its update, and up to where it is applied. Click on a slice for its step, chunk,
+    parameters, elements, bytes and GB/s. Counters show the bytes moved by lane, and memory by place
+    and kind.
 
     Parameters
     ----------
@@ -136,21 +141,21 @@ def write_trace(path: str | os.PathLike[str], ledger: Ledger) -> Path:
         if target.suffix == ".gz":
             # Neither name nor date in the header: equal traces are equal files.
             with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
-                _write(packed.write, events, ledger.memory(), ledger.simulated)
+                _write(packed.write, ledger, events)
         else:
-            _write(file.write, events, ledger.memory(), ledger.simulated)
+            _write(file.write, ledger, events)
     return target
 
 
-def _write(
-    write: Callable[[bytes], object], events: Sequence[Event], memory: Any, simulated: bool
-) -> None:
+def _write(write: Callable[[bytes], object], ledger: Ledger, events: Sequence[Event]) -> None:
     """Write one JSON object, a record a line, in the order of time."""
+    memory, simulated = ledger.memory(), ledger.simulated
     origin_s = min([event.start_s for event in events] + memory["at_s"].tolist())
-    lanes = _lanes(events)
+    tracks = _tracks(events)
+    arrows = _arrows(events, _ways(ledger.declared))
     timed = heapq.merge(
         _steps(events, origin_s),
-        _hops(events, lanes, origin_s),
+        _hops(events, tracks, arrows, origin_s),
         _bytes_moved(events, origin_s),
         _memory(memory, origin_s),
         key=itemgetter("ts"),
@@ -159,7 +164,7 @@ def _write(
     encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
     about = {"producer": f"adamoffload {version('adamoffload')}", "clock": clock}
     write(f'{{"displayTimeUnit":"ns","otherData":{encode(about)},"traceEvents":[\n'.encode())
-    write(",\n".join(map(encode, _names({_STEPS, *lanes}, simulated))).encode())
+    write(",\n".join(map(encode, _names({_STEPS, *tracks}, simulated))).encode())
     while batch := list(islice(timed, _BATCH)):
         write((",\n" + ",\n".join(map(encode, batch))).encode())
     write(b"\n]}\n")
@@ -175,49 +180,54 @@ def _ns(at_s: float, origin_s: float) -> int:
 
 
 def _slice(
-    name: str, lane: _Lane, start_s: float, stop_s: float, origin_s: float, args: _Record
+    name: str, track: _Track, start_s: float, stop_s: float, origin_s: float, args: _Record
 ) -> _Record:
     start_ns = _ns(start_s, origin_s)
     return {
         "ph": "X",
         "name": name,
-        "pid": lane.process,
-        "tid": lane.thread,
+        "pid": track.process,
+        "tid": track.thread,
         "ts": start_ns / 1000,  # the format's unit is the microsecond
         "dur": (_ns(stop_s, origin_s) - start_ns) / 1000,
         "args": args,
     }
 
 
-# -- lanes ----------------------------------------------------------------------------------------
+# -- tracks ---------------------------------------------------------------------------------------
 
 
-def _lanes(events: Sequence[Event]) -> list[_Lane]:
-    """Return each event's lane: one more for a hop that begins while its lane is busy.
+def _tracks(events: Sequence[Event]) -> list[_Track]:
+    """Return each event's track: one more for a hop that begins while its track is busy.
 
     That happens when several optimizers, or several devices, share the ledger.
     """
-    free_s: dict[_Lane, float] = {}
-    lanes = [_STEPS] * len(events)
+    free_s: dict[_Track, float] = {}
+    tracks = [_STEPS] * len(events)
     for i in sorted(range(len(events)), key=lambda i: (events[i].start_s, events[i].stop_s)):
-        lane = first = _LANES[events[i].hop]
-        while events[i].start_s < free_s.get(lane, -math.inf):
-            number = lane.thread - first.thread + 2
-            lane = _Lane(first.process, lane.thread + 1, f"{first.name} ({number})")
-        free_s[lane] = events[i].stop_s
-        lanes[i] = lane
-    return lanes
+        hop = events[i].hop
+        track = first = _WAIT if hop == "wait" else _TRACKS[LANE_OF[hop]]
+        while events[i].start_s < free_s.get(track, -math.inf):
+            number = track.thread - first.thread + 2
+            track = _Track(first.process, track.thread + 1, f"{first.name} ({number})")
+        free_s[track] = events[i].stop_s
+        tracks[i] = track
+    return tracks
 
 
-def _names(lanes: set[_Lane], simulated: bool) -> Iterator[_Record]:
+def _names(tracks: set[_Track], simulated: bool) -> Iterator[_Record]:
     """Name and order processes and threads."""
     clock = " (simulated time)" if simulated else ""
-    for process, name in ((DEVICE, "device"), (HOST, "host"), (BYTES, "bytes")):
-        yield _about("process_name", process, 0, {"name": name + clock})
-        yield _about("process_sort_index", process, 0, {"sort_index": process})
-    for lane in sorted(lanes):
-        yield _about("thread_name", lane.process, lane.thread, {"name": lane.name})
-        yield _about("thread_sort_index", lane.process, lane.thread, {"sort_index": lane.thread})
+    processes = {DEVICE: "device", HOST: "host", DISK: "disk", BYTES: "bytes"}
+    used = {BYTES, DEVICE, *(track.process for track in tracks)}
+    for place, (process, name) in enumerate(processes.items(), start=1):
+        if process in used:
+            yield _about("process_name", process, 0, {"name": name + clock})
+            yield _about("process_sort_index", process, 0, {"sort_index": place})
+    for track in sorted(tracks):
+        process, thread = track.process, track.thread
+        yield _about("thread_name", process, thread, {"name": track.name})
+        yield _about("thread_sort_index", process, thread, {"sort_index": thread})
 
 
 def _about(what: str, process: int, thread: int, args: _Record) -> _Record:
@@ -234,8 +244,8 @@ def _steps(events: Sequence[Event], origin_s: float) -> Iterator[_Record]:
         if step is not None:
             hops = list(group)
             moved = {
-                f"{way}_bytes": sum(e.nbytes for e in hops if e.hop == way)
-                for way in ("d2h", "h2d")
+                f"{lane}_bytes": sum(e.nbytes for e in hops if e.hop in moving(lane))
+                for lane in _copying(hops)
             }
             times = min(e.start_s for e in hops), max(e.stop_s for e in hops)
             runs.append((*times, step, moved))
@@ -247,15 +257,25 @@ def _steps(events: Sequence[Event], origin_s: float) -> Iterator[_Record]:
         yield _slice(f"step {step}", _STEPS, start_s, min(stop_s, end_s), origin_s, args)
 
 
-def _hops(events: Sequence[Event], lanes: Sequence[_Lane], origin_s: float) -> Iterator[_Record]:
+def _copying(events: Sequence[Event]) -> list[str]:
+    """Return the lanes of the link, and those of the disk if something was copied there."""
+    used = {event.hop for event in events}
+    return [lane for lane in bytes_by_lane(()) if lane in ("d2h", "h2d") or lane in used]
+
+
+def _hops(
+    events: Sequence[Event],
+    tracks: Sequence[_Track],
+    arrows: Mapping[int, tuple[str, int]],
+    origin_s: float,
+) -> Iterator[_Record]:
     """Yield a slice for each hop, and at it the chunk's arrow."""
-    arrows = _arrows(events)
     for i in sorted(range(len(events)), key=lambda i: (events[i].start_s, events[i].stop_s)):
-        event, lane = events[i], lanes[i]
-        if event.hop not in _ARROW and event.start_s == event.stop_s:
+        event, track = events[i], tracks[i]
+        if event.hop in _ASIDE and event.start_s == event.stop_s:
             continue  # nothing to prepare, nothing to wait for
         name = event.hop if event.chunk is None else f"{event.hop} {event.chunk}"
-        yield (record := _slice(name, lane, event.start_s, event.stop_s, origin_s, _args(event)))
+        yield (record := _slice(name, track, event.start_s, event.stop_s, origin_s, _args(event)))
         if i in arrows:
             phase, number = arrows[i]
             yield {
@@ -264,26 +284,34 @@ def _hops(events: Sequence[Event], lanes: Sequence[_Lane], origin_s: float) -> I
                 "cat": "chunk",
                 "name": "chunk",
                 "id": number,
-                "pid": lane.process,
-                "tid": lane.thread,
+                "pid": track.process,
+                "tid": track.thread,
                 "ts": record["ts"],
             }
 
 
-def _arrows(events: Sequence[Event]) -> dict[int, tuple[str, int]]:
+def _ways(declared: Sequence[Declared]) -> set[tuple[str, ...]]:
+    """Return the ways that chunks go; one that is a single hop needs no arrow."""
+    ways = [[hop.name for hop in share.hops if hop.name not in _ASIDE] for share in declared]
+    return {_WAY, *(tuple(way) for way in ways if len(way) > 1)}
+
+
+def _arrows(events: Sequence[Event], ways: set[tuple[str, ...]]) -> dict[int, tuple[str, int]]:
     """Return phase and number of the arrow at each event, by its index; only of whole ways."""
-    whole = list(_ARROW)
-    ways: dict[tuple[int | None, int], list[int]] = {}
+    begun = {way[:n] for way in ways for n in range(1, len(way) + 1)}
+    underway: dict[tuple[int | None, int], list[int]] = {}
     arrows: dict[int, tuple[str, int]] = {}
     for i, event in enumerate(events):
-        if event.chunk is None or event.hop not in _ARROW:
+        if event.chunk is None or event.hop in _ASIDE:
             continue
-        way = ways.setdefault((event.step, event.chunk), [])
-        if event.hop == whole[0]:
-            way.clear()  # a step that failed may have begun it before
+        way = underway.setdefault((event.step, event.chunk), [])
         way.append(i)
-        if [events[j].hop for j in way] == whole:
-            arrows |= {j: (_ARROW[events[j].hop], i) for j in way}
+        if tuple(events[j].hop for j in way) not in begun:
+            del way[:-1]  # a step that failed may have begun it before
+        hops = tuple(events[j].hop for j in way)
+        if hops in ways:
+            arrows |= {way[0]: ("s", i), **dict.fromkeys(way[1:-1], ("t", i)), i: ("f", i)}
+            way.clear()
     return arrows
 
 
@@ -308,12 +336,13 @@ def _args(event: Event) -> _Record:
 
 
 def _bytes_moved(events: Sequence[Event], origin_s: float) -> Iterator[_Record]:
-    """Yield the bytes moved so far in each direction, whenever a copy is done."""
-    moved = {"d2h": 0, "h2d": 0}
+    """Yield the bytes moved so far in each lane, whenever a copy is done."""
+    moved = dict.fromkeys(_copying(events), 0)
+    lane_of = {hop: lane for lane in moved for hop in moving(lane)}
     yield _counter("moved", 0.0, moved)
     for event in sorted(events, key=attrgetter("stop_s")):
-        if event.nbytes:
-            moved["h2d" if event.hop == "h2d" else "d2h"] += event.nbytes  # a check comes down
+        if event.hop in lane_of and event.nbytes:
+            moved[lane_of[event.hop]] += event.nbytes
             yield _counter("moved", _ns(event.stop_s, origin_s) / 1000, moved)
 
 

@@ -19,9 +19,10 @@ from adamoffload.offload.arithmetic import Arithmetic
 from adamoffload.offload.pipeline import Pipeline, Share
 from adamoffload.offload.settings import Settings
 from adamoffload.offload.state import State
+from adamoffload.plan.hops import Declared
 from adamoffload.plan.strategy import Strategy, strategies
 
-__all__ = ["Builder", "OptimizerMemory", "memory_of"]
+__all__ = ["Builder", "OptimizerMemory", "declared_by", "memory_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,15 @@ class Builder:
 
         slots = {slot: views(slot) for slot in self.settings.rule.slots}
         return State(self.parameters, slots, views("master"))
+
+
+def declared_by(pipeline: Pipeline, settings: Settings) -> list[Declared]:
+    """Return what the parameters of each share go through in a step: what a ledger expects."""
+    rule, names = type(settings.rule).__name__, settings.names
+    return [
+        Declared(rule, tuple(share.hops), frozenset(names[i] for i in share.arena.indices))
+        for share in pipeline.shares
+    ]
 
 
 def memory_of(pipeline: Pipeline, accumulate: int) -> OptimizerMemory:

@@ -12,13 +12,13 @@ copy. Where they leave a doubt, and to say where it is, the host looks at the el
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from adamoffload.device.backend import Array, Backend, HostArray, Ticket
 from adamoffload.device.parameter import Parameter
-from adamoffload.observe.ledger import Record
+from adamoffload.observe.ledger import Ledger, Record
 from adamoffload.plan.step import Step
 
 __all__ = ["POLICIES", "FiniteCheck", "NoCheck"]
@@ -36,7 +36,7 @@ class NoCheck:
 
     found = 0
 
-    def passes(self, step: Step, record: Record) -> bool:  # noqa: ARG002
+    def passes(self, step: Step, ledger: Ledger) -> bool:  # noqa: ARG002
         """Return True."""
         return True
 
@@ -71,21 +71,33 @@ class FiniteCheck:
         self._batches = _batches([parameter.size for parameter in parameters])
         self._host = backend._empty_pinned(4 * len(self._batches), _FLOAT32)
 
-    def passes(self, step: Step, record: Record) -> bool:
+    def passes(self, step: Step, ledger: Ledger) -> bool:
         """Return whether the step may go on.
 
         Parameters
         ----------
         step : Step
             What is to be looked at: its gradients, and what decay adds to them.
-        record : callable
-            From `Ledger.at`; every copy is recorded as the hop ``check``.
+        ledger : Ledger
+            Where every copy is recorded as the hop ``check``: of the step if it may go on, else
+            outside of any, since the next one that is taken has the same number.
 
         Raises
         ------
         FloatingPointError
             If it may not, and that is to raise.
         """
+        copies: list[tuple[Any, ...]] = []
+        finite = False
+        try:
+            finite = self._finite(step, lambda *copy: copies.append(copy))
+        finally:
+            record = ledger.at(step.number if finite else None)
+            for copy in copies:
+                record(*copy)
+        return finite
+
+    def _finite(self, step: Step, record: Record) -> bool:
         for i, gradient in self._doubtful(step, record):
             text = self._look(i, gradient, step.of(i).l2, record)
             if text:

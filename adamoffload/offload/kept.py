@@ -16,8 +16,8 @@ from adamoffload.arguments import flag
 from adamoffload.device.backend import Array, Backend, HostArray
 from adamoffload.device.parameter import Parameter
 from adamoffload.names import check_keys
-from adamoffload.observe.ledger import Holding
-from adamoffload.offload.build import Builder, memory_of
+from adamoffload.observe.ledger import Holding, Ledger
+from adamoffload.offload.build import Builder, declared_by, memory_of
 from adamoffload.offload.integrity import Integrity
 from adamoffload.offload.pipeline import Pipeline
 from adamoffload.offload.settings import Settings
@@ -38,6 +38,7 @@ class Kept:
     _settings: Settings
     _strategy: Strategy
     _builder: Builder
+    _ledger: Ledger
     _pipeline: Pipeline
     _state: State
     _integrity: Integrity
@@ -113,8 +114,13 @@ class Kept:
             return kept
 
     def _brought(self, arrays: Mapping[str, Array]) -> dict[str, HostArray]:
-        owns, bring = self._backend.owns, self._backend.asnumpy
-        return {name: bring(x) if owns(x) else x.copy() for name, x in arrays.items()}
+        return {name: self._on_host(x, copy=True) for name, x in arrays.items()}
+
+    def _on_host(self, array: Array, *, copy: bool = False) -> HostArray:
+        if self._backend.owns(array):
+            return self._backend.asnumpy(array, record=self._ledger.at())
+        on_host: HostArray = array.copy() if copy else array
+        return on_host
 
     def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
         """Take over a state, of this or another optimizer with the same rule and parameters.
@@ -205,7 +211,7 @@ class Kept:
             for key, x in new.items()
         }
         with self.replacing(counters) as touched:
-            before = {key: backend.asnumpy(array) for key, array in away.items()}
+            before = {key: self._on_host(array) for key, array in away.items()}
             try:
                 self._send(away, new, touched)
             except BaseException:
@@ -222,7 +228,8 @@ class Kept:
     ) -> None:
         for key, target in targets.items():
             touched.append(key)
-            self._backend.h2d(np.asarray(sources[key], order="C"), target).wait()
+            source = np.asarray(sources[key], order="C")
+            self._backend.h2d(source, target, record=self._ledger.at()).wait()
 
     def reload_master(self) -> None:
         """Make the master weights anew from the parameters, after these were changed by hand.
@@ -232,7 +239,8 @@ class Kept:
         with self.exclusive() as state:
             for p in self._parameters:
                 if p.name in state.master:
-                    self._backend.d2h(p.data, state.master[p.name]).wait()
+                    record = self._ledger.at()
+                    self._backend.d2h(p.data, state.master[p.name], record=record).wait()
 
     def to(self, strategy: str | Strategy) -> None:
         """Change the strategy between two steps; the state moves, and nothing else changes.
@@ -267,10 +275,11 @@ class Kept:
             moved.counters = state.counters
             self._pipeline, self._state, self._strategy = pipeline, moved, new
             self._holdings = memory_of(pipeline, self._accumulate).holdings
+            self._ledger.attach(self._backend, declared_by(pipeline, self._settings))
 
     def _move(self, source: Array, target: Array) -> None:
-        host = self._backend.asnumpy(source) if self._backend.owns(source) else source
+        host = self._on_host(source)
         if self._backend.owns(target):
-            self._backend.h2d(host, target).wait()
+            self._backend.h2d(host, target, record=self._ledger.at()).wait()
         else:
             np.copyto(target, host)

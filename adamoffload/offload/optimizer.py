@@ -25,7 +25,7 @@ from adamoffload.observe.ledger import NO_LEDGER, Ledger
 from adamoffload.observe.probes import NO_PROBE, Probe
 from adamoffload.observe.rows import Watched
 from adamoffload.offload.arithmetic import check_rule
-from adamoffload.offload.build import Builder, memory_of
+from adamoffload.offload.build import Builder, declared_by, memory_of
 from adamoffload.offload.decide import decide
 from adamoffload.offload.finite import POLICIES, FiniteCheck, NoCheck
 from adamoffload.offload.gradients import Gradients
@@ -204,6 +204,7 @@ class Optimizer(Kept):
         )
         self._pipeline = self._builder.pipeline(self._strategy)
         self._state = self._builder.state(self._pipeline)
+        self._ledger.attach(self._backend, declared_by(self._pipeline, self._settings))
         self._integrity = Integrity(owner, self._settings.names)
         # Reentrant: a schedule may ask for what the lock protects, or assign a rate.
         self._lock = threading.RLock() if locking else nullcontext()
@@ -570,7 +571,7 @@ class Optimizer(Kept):
             return False
         step = decide(self._settings, self._state.counters, self._parameters, flat, underway)
         self._integrity.confirm(underway)
-        if not self._check.passes(step, self._ledger.at(step.number)):
+        if not self._check.passes(step, self._ledger):
             return False
         observer = self._probe.observe(step)
         self._ledger.sample_memory(step.number, self._backend, self._holdings)

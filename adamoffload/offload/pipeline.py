@@ -335,7 +335,8 @@ class _ChunkRun:
         shown = underway.pipeline.shown
         assert shown is not None, "there is one where there is a probe"
         kernel = shown.kernels[underway.step.flush]
-        copies = [underway.backend.asnumpy(array) for array in arrays]
+        record = underway.pipeline.ledger.at()  # no part of what the step must move
+        copies = [underway.backend.asnumpy(array, record=record) for array in arrays]
         if len(copies) > len(kernel.program.arrays):
             del copies[-1]  # the master: nobody looks at it
         spans = underway.bound.spans(kernel, self.chunk.segments)
@@ -418,7 +419,7 @@ class Pipeline:
     ) -> None:
         self.backend, self.flat, self.names = backend, flat, names
         self.shares, self.unscale, self.workers, self.shown = shares, unscale, workers, shown
-        self._ledger = ledger
+        self.ledger = ledger
         self.offsets, start = {}, 0
         for share in shares:
             self.offsets[id(share)] = start
@@ -467,7 +468,7 @@ class Pipeline:
         underway = _Underway(step, observer, self)
         ahead: deque[tuple[_ChunkRun, Record]] = deque()
         for run in self._planned(step):
-            record = self._ledger.at(step.number, run.index, run.parts)
+            record = self.ledger.at(step.number, run.index, run.parts)
             for operation in run.begin:
                 operation(run, underway, record)
             if not run.share.moves:

@@ -14,6 +14,7 @@ import pytest
 
 import adamoffload as ao
 from adamoffload.observe.ledger import HOPS, NO_LEDGER, Event, ignore
+from adamoffload.plan.hops import Declared
 
 
 class Span:
@@ -85,7 +86,7 @@ def test_seconds_are_summed_by_hop_and_step(ledger: ao.Ledger) -> None:
 def test_an_unknown_hop_is_refused(ledger: ao.Ledger) -> None:
     for ask in (ledger.bytes, ledger.seconds):
         with pytest.raises(ValueError, match=r"hop must be one of check, prepare, d2h.*got 'down'"):
-            ask("down")  # type: ignore[arg-type]
+            ask("down")
 
 
 def test_times_are_not_read_before_they_are_asked_for() -> None:
@@ -142,7 +143,47 @@ def test_the_null_ledger_stays_empty() -> None:
 
 
 def test_the_hops_are_those_of_the_pipeline() -> None:
-    assert HOPS == ("check", "prepare", "d2h", "wait", "update", "h2d", "apply")
+    pipeline = ("check", "prepare", "d2h", "wait", "update", "h2d", "apply", "read", "write")
+    assert pipeline == HOPS
+
+
+def test_a_lane_counts_what_a_check_brings_down_and_the_check_alone_is_told_apart() -> None:
+    ledger = ao.Ledger()
+    ledger.at(1)("check", 25, 8, Span(0.0, 5.0))
+    ledger.at(1, 0, (("w", 25),))("d2h", 25, 100, Span(5.0, 6.0))
+    assert (ledger.bytes("d2h"), ledger.bytes("check"), ledger.bytes()) == (108, 8, 108)
+    assert ledger.bytes("d2h", parameter="w") == 100
+    assert ledger.bytes_per_step("d2h").tolist() == [108]
+    # the device looks, and the link is busy with the gradient only
+    assert (ledger.seconds("d2h"), ledger.seconds("device")) == (1.0, 5.0)
+    assert ledger.bandwidth("d2h") == 100
+
+
+def test_lanes_in_which_nothing_moved_have_0_bytes(ledger: ao.Ledger) -> None:
+    for lane in ("read", "write", "net", "device", "host"):
+        assert ledger.bytes(lane) == 0
+    assert ledger.seconds("host") == ledger.seconds("update") == 0.5
+    disk = ao.Ledger()
+    disk.at(1, 0)("read", 3, 12, Span(0.0, 2.0))
+    disk.at(1, 0)("write", 3, 24, Span(2.0, 3.0))
+    assert (disk.bytes("read"), disk.bytes("write"), disk.bandwidth("read")) == (12, 24, 6)
+
+
+def test_what_is_expected_follows_from_what_was_declared() -> None:
+    rule = ao.rules.Adam()
+    shuttle, offload = (ao.strategies[name] for name in ("state-shuttle", "adam-offload"))
+    device = ao.get_backend("numpy")
+    ledger = ao.Ledger()
+    ledger.attach(device, [Declared("Adam", shuttle.hops(rule), frozenset("ab"))])
+    ledger.attach(device, [Declared("Adam", offload.hops(rule), frozenset("c"))])
+    ledger.at(1, 0, (("a", 3), ("b", 1)))("apply", 4, 0, Span(0.0, 1.0))
+    ledger.at(1, 1, (("c", 10),))("update", 10, 0, Span(0.0, 1.0))
+    ledger.at(1, 1, (("c", 10),))("apply", 10, 0, Span(0.0, 1.0))  # no arithmetic there
+    assert ledger.expected_per_step("d2h").tolist() == [8 * 4 + 4 * 10]
+    ledger.attach(device, [Declared("Adam", offload.hops(rule), frozenset("ab"))])  # from now on
+    ledger.at(2, 0, (("b", 1),))("update", 1, 0, Span(2.0, 3.0))
+    assert ledger.expected_per_step("h2d").tolist() == [8 * 4 + 4 * 10, 4]
+    assert ledger.expected_per_step("read").tolist() == [0, 0]
 
 
 # -- by parameter, step and place -----------------------------------------------------------------

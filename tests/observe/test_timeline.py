@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import adamoffload as ao
-from adamoffload.observe.ledger import Hop
-from adamoffload.observe.timeline import LANES, step_timeline, timeline_text
+from adamoffload.observe.timeline import step_timeline, timeline_text
+from adamoffload.plan.hops import HopName, working
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Span:
     stop_s: float
 
 
-def ledger_of(*spans: tuple[Hop, float, float], step: int = 1) -> ao.Ledger:
+def ledger_of(*spans: tuple[HopName, float, float], step: int = 1) -> ao.Ledger:
     ledger = ao.Ledger()
     for chunk, (hop, start_s, stop_s) in enumerate(spans):
         ledger.at(step, chunk)(hop, 1, 0, Span(start_s, stop_s))
@@ -47,7 +47,24 @@ def test_waits_are_no_work() -> None:
     shown = step_timeline(ledger_of(("wait", 0, 3), ("update", 3, 4), ("wait", 4, 4)))
     assert shown.busy_s("host") == 1
     assert len(shown.waits) == 1
-    assert "wait" not in {hop for hops in LANES.values() for hop in hops}
+    assert "wait" not in working("host")
+
+
+def test_the_disks_lanes_are_shown_where_something_happened_in_them() -> None:
+    plain = ledger_of(("d2h", 0, 1), ("update", 1, 2))
+    assert step_timeline(plain).lanes == ("device", "d2h", "host", "h2d")
+    ledger = ledger_of(("d2h", 0, 1), ("read", 0, 3), ("update", 3, 4), ("write", 4, 6))
+    shown = step_timeline(ledger)
+    assert shown.lanes == ("device", "d2h", "host", "h2d", "read", "write")
+    assert shown.bottleneck == "read"
+    assert timeline_text(ledger, 1, width=6).splitlines()[1:] == [
+        "device |......| 0 s busy",
+        "d2h    |0.....| 1 s busy",
+        "host   |...2..| 1 s busy",
+        "h2d    |......| 0 s busy",
+        "read   |111...| 3 s busy",
+        "write  |....33| 2 s busy",
+    ]
 
 
 def test_the_text_and_the_numbers_refuse_an_unknown_step() -> None:

@@ -366,3 +366,29 @@ def test_a_folder_that_is_missing_is_an_error_that_names_the_file(
     with pytest.raises(FileNotFoundError) as caught:
         ao.write_trace(tmp_path / "missing" / "trace.json", ledger)
     assert caught.value.filename == str(tmp_path / "missing" / "trace.json")
+
+
+def test_an_arrow_follows_the_way_that_the_strategy_declares(tmp_path: Path) -> None:
+    device, ledger = ao.get_backend("sim"), ao.Ledger()
+    w = ao.Parameter(device.asarray(np.ones(40, np.float32)), "w")
+    opt = ao.Optimizer(
+        [w], ao.rules.Adam(), strategy="state-shuttle", ledger=ledger, chunk_bytes=80
+    )
+    opt([device.asarray(np.ones(40, np.float32))])
+    trace = read(ao.write_trace(tmp_path / "trace.json", ledger))
+    phases: dict[int, str] = defaultdict(str)
+    for r in trace["traceEvents"]:
+        if r["ph"] in "stf":
+            phases[r["id"]] += r["ph"]
+    assert sorted(phases.values()) == ["stttf", "stttf"]  # m and v up, Adam, m and v down
+
+
+def test_the_disk_is_a_process_where_it_is_used(tmp_path: Path) -> None:
+    ledger = ao.Ledger()
+    ledger.at(1, 0)("read", 1, 12, Span(0.0, 1.0))
+    ledger.at(1, 0)("write", 1, 8, Span(1.0, 2.0))
+    trace = read(ao.write_trace(tmp_path / "trace.json", ledger))
+    assert process_names(trace) == ["device", "host", "disk", "bytes"]
+    (step,) = (r["args"] for r in of("X", trace) if r["name"] == "step 1")
+    assert (step["read_bytes"], step["write_bytes"]) == (12, 8)
+    assert [r["args"] for r in of("C", trace)][-1] == {"d2h": 0, "h2d": 0, "read": 12, "write": 8}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,8 +210,29 @@ def test_the_check_is_a_hop_of_its_own_with_its_bytes(decay: float) -> None:
     bytes_ = 8 * (2 if decay else 1)  # two small gradients, looked at together
     assert (check.hop, check.chunk, check.nbytes) == ("check", None, bytes_)
     assert check.start_s < check.stop_s <= min(event.stop_s for event in others)
-    assert ledger.bytes("d2h") == 4 * 36
-    assert device.traffic().d2h - before.d2h == bytes_ + 4 * 36
+    assert ledger.bytes("check") == bytes_
+    assert ledger.bytes("d2h") == device.traffic().d2h - before.d2h == bytes_ + 4 * 36
+
+
+@pytest.mark.parametrize("policy", ["skip", "raise"])
+def test_the_check_of_a_call_that_took_no_step_is_an_event_of_its_own(policy: str) -> None:
+    ledger, device = ao.Ledger(), ao.get_backend("sim")
+    run = Run(ao.AdamOffload, device, [(30,)], ledger=ledger, on_nonfinite=policy)
+    good = run.gradients(0)
+    run.step(good)
+    bad = [np.full((30,), np.nan, np.float32)]
+    for _ in range(2):
+        with contextlib.suppress(FloatingPointError):
+            run.step(bad)
+    device.synchronize()
+    run.step(good)
+    assert ledger.steps.tolist() == [1, 2]
+    first, second = ledger.step_times()
+    assert second[1] - second[0] == pytest.approx(first[1] - first[0])
+    skipped = [event for event in ledger.events if event.step is None]
+    assert {event.hop for event in skipped} == {"check"}
+    assert first[1] <= skipped[0].start_s < skipped[-1].stop_s <= second[0]
+    assert sum(event.nbytes for event in skipped) == 2 * (8 + 4 * 30)  # and the host looked, too
 
 
 def test_a_timeline_a_trace_and_a_report_show_the_check(tmp_path: Path) -> None:

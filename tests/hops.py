@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import adamoffload as ao
+from adamoffload.plan.hops import Declared
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,15 @@ class Clock:
 
 
 PARTS = (("big", 300), ("small", 100))
+
+
+def declared_ledger(clock: Any = None) -> ao.Ledger:
+    """Return a ledger that was told what ``adam-offload`` moves of `PARTS`."""
+    hops = ao.strategies["adam-offload"].hops(ao.rules.Adam())
+    ledger = ao.Ledger()
+    names = frozenset(name for name, _ in PARTS)
+    ledger.attach(clock or Clock(0, None), [Declared("Adam", hops, names)])
+    return ledger
 
 
 def one_step(ledger: ao.Ledger, step: int, at_s: float, host_s: float = 1.0) -> None:

@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.observe.timeline import LANES, step_timeline
+from adamoffload.observe.timeline import step_timeline
 from adamoffload_sim import Link
 
 plt.rcParams.update(ao.plots.STYLE)
@@ -67,7 +67,7 @@ plt.show()
 # on the host. How good a model they are, the line *rebuilt* says, beside the step itself.
 
 step = step_timeline(ledger, 3)
-for lane in LANES:
+for lane in step.lanes:
     print(f"{lane:<7} busy {step.busy_s(lane) / step.seconds:4.0%} of the step")
 down, up = 4 * n / step.busy_s("d2h"), 4 * n / step.busy_s("h2d")
 host_ns = step.busy_s("host") / n * 1e9

@@ -267,6 +267,7 @@ class _Result:
     ledger: ao.Ledger
     probe: ao.Probe
     memory: ao.OffloadMemory
+    bytes_per_parameter: dict[str, int]
     peak_bytes: int
     size: int
     seconds: float
@@ -276,13 +277,13 @@ class _Result:
         return len(self.losses)
 
     @property
-    def predicted_bytes(self) -> int:
-        """What should cross the link in each direction."""
-        return 4 * self.size * self.steps
+    def predicted_bytes(self) -> dict[str, int]:
+        """What should be copied, by lane."""
+        return {lane: n * self.size * self.steps for lane, n in self.bytes_per_parameter.items()}
 
     @property
     def bytes_as_predicted(self) -> bool:
-        return self.ledger.bytes("d2h") == self.ledger.bytes("h2d") == self.predicted_bytes
+        return all(self.ledger.bytes(lane) == n for lane, n in self.predicted_bytes.items())
 
 
 def _train_offloaded(device: ao.Backend, digits: Digits, epochs: int, seed: int) -> _Result:
@@ -323,6 +324,7 @@ def _train_offloaded(device: ao.Backend, digits: Digits, epochs: int, seed: int)
         ledger=ledger,
         probe=probe,
         memory=optimizer.memory(),
+        bytes_per_parameter=optimizer.strategy.bytes_per_parameter(optimizer.rule, "float32"),
         peak_bytes=device.memory().peak,
         size=sum(p.size for p in parameters),
         seconds=time.perf_counter() - began_s,
@@ -330,8 +332,8 @@ def _train_offloaded(device: ao.Backend, digits: Digits, epochs: int, seed: int)
     verdict = "exactly as predicted" if result.bytes_as_predicted else "NOT as predicted"
     print(
         f"\n  moved d2h {ledger.bytes('d2h'):,} bytes, h2d {ledger.bytes('h2d'):,} bytes; "
-        f"4 bytes x {result.size:,} parameters\n  x {result.steps} steps = "
-        f"{result.predicted_bytes:,} each way: "
+        f"{result.bytes_per_parameter['d2h']} bytes x {result.size:,} parameters\n  x "
+        f"{result.steps} steps = {result.predicted_bytes['d2h']:,} each way: "
         f"{verdict}\n  peak device memory {result.peak_bytes:,} bytes; moments on the host "
         f"{result.memory.moments:,} bytes"
     )

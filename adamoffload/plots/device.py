@@ -215,7 +215,7 @@ def memory_over_time(ledger: Ledger, place: str = "device", *, ax: Axes | None =
     ledger : Ledger
         Where memory was sampled, at the begin and the end of each step.
     place : str
-        ``"device"``, ``"pinned"`` or ``"host"``.
+        ``"device"``, ``"pinned"``, ``"host"`` or ``"disk"``.
     ax : Axes, optional
         What to draw on; new axes, if left out.
 
@@ -286,7 +286,12 @@ def memory_over_time(ledger: Ledger, place: str = "device", *, ax: Axes | None =
 
 
 _VISIBLE = 1 / 200  # of the height; what is thinner is not in the legend
-_PLACES = {"device": "of the device", "pinned": "pinned on the host", "host": "of the host"}
+_PLACES = {
+    "device": "of the device",
+    "pinned": "pinned on the host",
+    "host": "of the host",
+    "disk": "on the disk",
+}
 
 
 def _by_time(rows: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from adamoffload.arguments import instance
 from adamoffload.observe.ledger import Ledger
-from adamoffload.observe.timeline import LANES, StepTimeline, step_timeline
+from adamoffload.observe.timeline import StepTimeline, step_timeline
+from adamoffload.plan.hops import LANE_OF, Declared, Lane
 from adamoffload.plots.frame import frame, points, text_points
 from adamoffload.plots.style import COLORS, SECONDS, STYLE, ink, lay_out, rounded, styled
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["timeline"]
 
-_DOES = {"device": "adds updates", "d2h": "gradients", "host": "Adam", "h2d": "updates"}
+_CARRIED = {"gradient": "gradients", "update": "updates"}
 _HEIGHT = 0.72
 _PREPARE_ALPHA = 0.45
 
@@ -67,12 +69,12 @@ def timeline(ledger: Ledger, step: int | None = None, *, ax: Axes | None = None)
     instance("timeline", "ledger", ledger, Ledger)
     shown = step_timeline(ledger, step)
     with styled(ax, (10.0, 4.6)) as ax:
-        _draw_axes(ax, shown)
+        _draw_axes(ax, shown, _works(ledger.declared))
         _draw_shares(ax, shown)
         lay_out(ax)  # what stands beside the lanes takes a part of the width
         entries: list[tuple[Artist, str]] = []
-        for y, lane in enumerate(LANES):
-            for hop in LANES[lane]:
+        for y, lane in enumerate(shown.lanes):
+            for hop in LANE_OF:
                 rows = shown.lane(lane)
                 rows = rows[rows["hop"] == hop]
                 alpha = _PREPARE_ALPHA if hop == "prepare" else 1.0
@@ -83,6 +85,23 @@ def timeline(ledger: Ledger, step: int | None = None, *, ax: Axes | None = None)
             entries.append((_draw_waits(ax, shown), "waits for gradients"))
         frame(ax, _title(shown), notes=_notes(shown), entries=entries)
     return ax
+
+
+def _works(declared: Sequence[Declared]) -> dict[Lane, str]:
+    """Return in few words what each lane does, as the strategies say."""
+    words: dict[Lane, dict[str, None]] = {}
+    for share in declared:
+        for hop in share.hops:
+            if hop.name == share.arithmetic:
+                said = share.rule
+            elif hop.nbytes:
+                said = _CARRIED.get(hop.thing, hop.thing)
+            elif hop.name == "apply":
+                said = "adds updates" if hop.thing == "update" else "takes weights"
+            else:
+                continue
+            words.setdefault(hop.lane, {})[said] = None
+    return {lane: ", ".join(said) for lane, said in words.items()}
 
 
 def _title(shown: StepTimeline) -> str:
@@ -101,7 +120,7 @@ def _notes(shown: StepTimeline) -> list[str]:
 
 
 def _work_s(shown: StepTimeline) -> float:
-    return sum(shown.busy_s(lane) for lane in LANES)
+    return sum(shown.busy_s(lane) for lane in shown.lanes)
 
 
 def _draw_bars(
@@ -122,7 +141,7 @@ def _draw_bars(
         edgecolor=color if thin else "white",
         linewidth=0.75 if thin else min(1.0, 0.15 * median),  # no more edge than bar
     )
-    size = min(float(STYLE["font.size"]), 0.5 * height / len(LANES))
+    size = min(float(STYLE["font.size"]), 0.5 * height / len(shown.lanes))
     for row, x, bar_width in zip(rows, start_s + seconds / 2, widths, strict=True):
         label = "*" if row["hop"] == "check" else str(row["chunk"])
         if bar_width > text_points(label, size) + 3:
@@ -142,7 +161,7 @@ def _draw_waits(ax: Axes, shown: StepTimeline) -> Artist:
     style: dict[str, Any] = {"facecolor": COLORS["wait"], "hatch": "////", "edgecolor": "#777777"}
     ax.broken_barh(
         list(zip(start_s, seconds, strict=True)),
-        (list(LANES).index("host") - _HEIGHT / 2, _HEIGHT),
+        (shown.lanes.index("host") - _HEIGHT / 2, _HEIGHT),
         linewidth=0,
         label="wait",
         **style,
@@ -150,9 +169,10 @@ def _draw_waits(ax: Axes, shown: StepTimeline) -> Artist:
     return Patch(linewidth=0, **style)
 
 
-def _draw_axes(ax: Axes, shown: StepTimeline) -> None:
-    ax.set_yticks(range(len(LANES)), [f"{lane}\n{_DOES[lane]}" for lane in LANES])
-    ax.set_ylim(len(LANES) - 0.5, -0.5)  # the first lane on top
+def _draw_axes(ax: Axes, shown: StepTimeline, works: Mapping[Lane, str]) -> None:
+    labels = [f"{lane}\n{works.get(lane, '')}".rstrip() for lane in shown.lanes]
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.5, -0.5)  # the first lane on top
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
     ax.spines["left"].set_visible(False)
@@ -163,7 +183,7 @@ def _draw_axes(ax: Axes, shown: StepTimeline) -> None:
 
 
 def _draw_shares(ax: Axes, shown: StepTimeline) -> None:
-    for y, lane in enumerate(LANES):
+    for y, lane in enumerate(shown.lanes):
         busiest = lane == shown.bottleneck and _overlaps(shown)
         ax.text(
             1.015,

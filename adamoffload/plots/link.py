@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib.ticker import EngFormatter
 
 from adamoffload.arguments import choice, instance, positive_integer
-from adamoffload.observe.ledger import Hop, Ledger
+from adamoffload.observe.ledger import Ledger
+from adamoffload.plan.hops import bytes_by_lane
+from adamoffload.plan.strategy import strategies
 from adamoffload.plots.frame import frame, step_axis
 from adamoffload.plots.style import BYTES, COLORS, rounded, styled
+from adamoffload.rules.adam import Adam
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -18,9 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["transfers"]
 
-_DIRECTIONS: tuple[Hop, Hop] = ("d2h", "h2d")
 _PER_S = EngFormatter(unit="B/s")
-_NBYTES = 4  # of a parameter, in each direction, in a step
 Show = Literal["total", "per_step", "bandwidth"]
 _SHOWN: dict[Show, tuple[str, str]] = {
     "total": ("Bytes moved, in all", "over the link since step 1"),
@@ -31,20 +33,20 @@ _SHOWN: dict[Show, tuple[str, str]] = {
 
 def transfers(
     ledger: Ledger,
-    parameters: int | None = None,
+    parameters: int | Mapping[str, int] | None = None,
     *,
     show: Show = "total",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw what crossed the link, by direction, over the steps.
+    """Draw what was copied, by lane, over the steps.
 
     Parameters
     ----------
     ledger : Ledger
         The record.
-    parameters : int, optional
-        How many numbers are trained: the prediction, 4 bytes for each in each direction and step,
-        is drawn beside what was moved.
+    parameters : int or mapping from str to int, optional
+        How many numbers are trained: what their strategy predicts is drawn beside what was moved.
+        Or the bytes of a step by lane, from `Optimizer.bytes_per_step`.
     show : str
         ``"total"``: the bytes summed up over the steps; ``"per_step"``; or ``"bandwidth"``: the
         bytes of each step over the time that the copies took.
@@ -79,30 +81,31 @@ def transfers(
     """
     instance("transfers", "ledger", ledger, Ledger)
     choice("transfers", "show", show, _SHOWN)
-    if parameters is not None:
+    if parameters is not None and not isinstance(parameters, Mapping):
         parameters = positive_integer("transfers", "parameters", parameters)
     steps = ledger.steps
-    if not len(steps):
+    if not len(ledger):
         raise ValueError(
             "transfers: the ledger has recorded no step; pass it to "
             "AdamOffload(..., ledger=ledger) and take one"
         )
     with styled(ax) as ax:
         entries: list[tuple[Artist, str]] = []
-        for hop in _DIRECTIONS:
+        for lane in _lanes(ledger):
+            width, marker, size = _LOOK[lane]
             (line,) = ax.plot(
                 steps,
-                _values(ledger, hop, show),
-                color=COLORS[hop],
-                linewidth={"d2h": 6.0, "h2d": 2.4}[hop],  # they move the same: one lies below
-                marker={"d2h": "o", "h2d": "s"}[hop],
-                markersize={"d2h": 11.0, "h2d": 5.0}[hop],
+                _values(ledger, lane, show),
+                color=COLORS[lane],
+                linewidth=width,
+                marker=marker,
+                markersize=size,
                 markevery=max(1, len(steps) // 6),
-                label=hop,
+                label=lane,
             )
-            entries.append((line, f"{hop}: {_moved(ledger, hop)}"))
+            entries.append((line, f"{lane}: {_moved(ledger, lane)}"))
         if parameters is not None and show != "bandwidth":
-            entries.append(_expected(ax, steps, parameters, show))
+            entries += _expected(ax, steps, _predictions(ledger, parameters), show)
         ax.set_ylim(0, 1.08 * _highest(ax) or 1.0)
         ax.set_ylabel(_SHOWN[show][1])
         ax.yaxis.set_major_formatter(_PER_S if show == "bandwidth" else BYTES)
@@ -112,22 +115,38 @@ def transfers(
     return ax
 
 
-def _moved(ledger: Ledger, hop: Hop) -> str:
-    """Return how much moved, and how fast: a clock may not tell, or there may be nothing."""
-    nbytes, speed = ledger.bytes(hop), ledger.bandwidth(hop)
+def _moved(ledger: Ledger, lane: str) -> str:
+    """Return how much the steps moved, and how fast, if anything and if a clock can tell."""
+    nbytes, speed = int(ledger.bytes_per_step(lane).sum()), ledger.bandwidth(lane)
     if not nbytes:
         return "nothing"
-    how_fast = f"at {rounded(speed, 'B/s')}" if speed < np.inf else "in no time"
+    if np.isnan(speed):  # a check alone, whose time is the device's
+        return rounded(nbytes, "B")
+    how_fast = "in no time" if np.isinf(speed) else f"at {rounded(speed, 'B/s')}"
     return f"{rounded(nbytes, 'B')} {how_fast}"
 
 
-def _values(ledger: Ledger, hop: Hop, show: Show) -> np.ndarray[Any, Any]:
-    moved = ledger.bytes_per_step(hop)
+_LOOK = {
+    "d2h": (6.0, "o", 11.0),
+    "h2d": (2.4, "s", 5.0),
+    "read": (4.5, "D", 9.0),
+    "write": (1.6, "^", 5.0),
+}
+"""Width, marker and its size: where two lanes move the same, one lies below the other."""
+
+
+def _lanes(ledger: Ledger) -> list[str]:
+    """Return the lanes of the link, and those of the disk if something moved there."""
+    return [lane for lane in _LOOK if lane in ("d2h", "h2d") or ledger.bytes(lane)]
+
+
+def _values(ledger: Ledger, lane: str, show: Show) -> np.ndarray[Any, Any]:
+    moved = ledger.bytes_per_step(lane)
     if show == "total":
         return np.cumsum(moved)
     if show == "per_step":
         return moved
-    seconds = ledger.seconds_per_step(hop)
+    seconds = ledger.seconds_per_step(lane)
     speed: np.ndarray[Any, Any] = np.full(len(moved), np.nan)
     np.divide(moved, seconds, out=speed, where=seconds > 0)
     return speed
@@ -138,16 +157,37 @@ def _highest(ax: Axes) -> float:
     return float(np.max(drawn, initial=0.0, where=np.isfinite(drawn)))
 
 
+def _predictions(ledger: Ledger, parameters: int | Mapping[str, int]) -> dict[str, tuple[int, str]]:
+    """Return the bytes that each lane should move in a step, with a formula for them."""
+    if isinstance(parameters, Mapping):
+        return {lane: (nbytes, rounded(nbytes, "B")) for lane, nbytes in parameters.items()}
+    shares = [bytes_by_lane(share.hops) for share in ledger.declared]
+    if not shares:  # recorded by hand
+        shares = [strategies["adam-offload"].bytes_per_parameter(Adam())]
+    each = {lane: max(share[lane] for share in shares) for lane in shares[0]}
+    return {lane: (n * parameters, f"{n} B × parameters") for lane, n in each.items()}
+
+
 def _expected(
-    ax: Axes, steps: np.ndarray[Any, Any], parameters: int, show: Show
-) -> tuple[Artist, str]:
-    each = np.full(len(steps), _NBYTES * parameters)
-    (line,) = ax.plot(
-        steps,
-        np.cumsum(each) if show == "total" else each,
-        ":",
-        color=COLORS["expected"],
-        linewidth=1.8,
-        label="expected",
-    )
-    return line, f"4 B × parameters{' × steps' if show == 'total' else ''}"
+    ax: Axes, steps: np.ndarray[Any, Any], predicted: Mapping[str, tuple[int, str]], show: Show
+) -> list[tuple[Artist, str]]:
+    """Draw what was predicted: one line for all lanes of which the same is."""
+    lanes: dict[tuple[int, str], list[str]] = {}
+    for line in ax.get_lines():
+        lane = str(line.get_label())
+        lanes.setdefault(predicted.get(lane, (0, "nothing")), []).append(lane)
+    entries: list[tuple[Artist, str]] = []
+    for (nbytes, formula), named in lanes.items():
+        which = f", {', '.join(named)}" if len(lanes) > 1 else ""
+        each = np.full(len(steps), nbytes)
+        (drawn,) = ax.plot(
+            steps,
+            np.cumsum(each) if show == "total" else each,
+            ":",
+            color=COLORS["expected"],
+            linewidth=1.8,
+            label=f"expected{which}",
+        )
+        times = " × steps" if show == "total" else ""
+        entries.append((drawn, f"{formula}{times}{which}"))
+    return entries

@@ -40,6 +40,8 @@ COLORS = {
     "d2h": _BLUE,
     "host": _PURPLE,
     "h2d": _ORANGE,
+    "read": _GREEN,
+    "write": _YELLOW,
     "wait": _PALE,
     # what lies in memory
     "parameters": _SKY,

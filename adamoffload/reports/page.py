@@ -19,6 +19,7 @@ from adamoffload.observe.ledger import NO_LEDGER, Ledger
 from adamoffload.observe.probes import NO_PROBE, Probe
 from adamoffload.offload.faces import AdamOffload, ResidentMemory
 from adamoffload.offload.optimizer import Optimizer
+from adamoffload.plan.hops import bytes_by_lane
 from adamoffload.reports import summary
 from adamoffload.reports.markup import WIDE, Drawing, Section, page
 from adamoffload.reports.sentences import sentences, typical_step
@@ -62,7 +63,7 @@ def report(
     TypeError
         If an argument is something else.
     ValueError
-        If neither a ledger nor a probe is given, or one that is has recorded no step; but a probe
+        If neither a ledger nor a probe is given, or one that is has recorded nothing; but a probe
         of an optimizer whose every step was skipped is left out.
     OSError
         If the file cannot be written.
@@ -93,7 +94,9 @@ def report(
     if ledger is None and probe is None:
         raise ValueError("report: pass a ledger, a probe, or both: there is nothing to show")
     for name, recorded in (("ledger", ledger), ("probe", probe)):
-        skipped = ledger is not None and isinstance(recorded, Probe) and recorded.names
+        skipped = isinstance(recorded, Ledger) and len(recorded)
+        if ledger is not None and isinstance(recorded, Probe):
+            skipped = len(recorded.names)
         if recorded is not None and not len(recorded.steps) and not skipped:
             raise ValueError(
                 f"report: the {name} has recorded no step; pass it to AdamOffload(..., "
@@ -163,14 +166,19 @@ def _memory_section(ledger: Ledger, optimizer: Optimizer | None) -> Iterator[Sec
     from adamoffload import plots
 
     drawings, tables = [], []
+    bars: dict[str, Any] = {}
     if isinstance(optimizer, AdamOffload):
         memory = optimizer.memory()
         resident = ResidentMemory(memory.parameters, memory.gradients, memory.moments)
-        bars: dict[str, Any] = {"Adam on the device": resident, "Adam on the host": memory}
+        bars = {"Adam on the device": resident, "Adam on the host": memory}
+    elif optimizer is not None and any(optimizer.bytes_per_step.values()):
+        bars = {"resident": _resident(optimizer), optimizer.strategy.label: optimizer.memory()}
+    if optimizer is not None and bars:
+        rule = type(optimizer.rule).__name__
         drawings.append(
             Drawing(
                 partial(plots.memory, bars, ledger.memory_limit),
-                "What Adam needs, computed: with its moments on the device, and offloaded.",
+                f"What {rule} needs, computed: with its state on the device, and offloaded.",
             )
         )
     if len(ledger.memory()):
@@ -185,6 +193,13 @@ def _memory_section(ledger: Ledger, optimizer: Optimizer | None) -> Iterator[Sec
         yield Section("What lies where", tuple(drawings), tuple(tables))
 
 
+def _resident(optimizer: Optimizer) -> dict[str, int]:
+    """Return the bytes on the device, by kind, if everything were there."""
+    nbytes = 4 * sum(p.size for p in optimizer.parameters)
+    slots = len(optimizer.rule.slots)
+    return {"parameters": nbytes, "gradients": nbytes, "moments": slots * nbytes}
+
+
 def _schedule(optimizer: Optimizer | None) -> Iterator[Drawing]:
     from adamoffload import plots
 
@@ -196,7 +211,9 @@ def _schedule(optimizer: Optimizer | None) -> Iterator[Drawing]:
 
 
 def _size(ledger: Ledger) -> int | None:
-    """Return how many numbers the first step updated on the host, if any."""
-    table = ledger.to_array()
-    first = table[(table["hop"] == "update") & (table["step"] == ledger.steps[0])]
-    return int(first["elements"].sum()) or None
+    """Return of how many numbers something was copied in the first step, if of any."""
+    for share in ledger.declared:
+        for lane, nbytes in bytes_by_lane(share.hops).items():
+            if nbytes:
+                return int(ledger.expected_per_step(lane)[0]) // nbytes or None
+    return None

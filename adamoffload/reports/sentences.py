@@ -6,11 +6,14 @@ was recorded is compared with it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from adamoffload.observe.ledger import Ledger
 from adamoffload.observe.probes import Probe
-from adamoffload.observe.timeline import LANES, StepTimeline, step_timeline
+from adamoffload.observe.timeline import StepTimeline, step_timeline
+from adamoffload.plan.hops import bytes_by_lane
 from adamoffload.reports.summary import number, scaled, sums_by_sample
 
 __all__ = ["sentences", "typical_step"]
@@ -18,12 +21,16 @@ __all__ = ["sentences", "typical_step"]
 _BUSY = 0.8
 """A lane that works for this share of the time is what limits a step."""
 
+_WENT = {"d2h": "came down", "h2d": "went up", "read": "were read", "write": "were written"}
+
 _REMEDY = {
-    "device": "The device's own work is what takes the time; a faster link or host would not help.",
+    "device": "The device's own work limits it; a faster link or host would not help.",
     "d2h": "The link limits it, on the way down; a faster host would not help.",
-    "host": "Adam on the host limits it: more threads or the compiled engine would shorten it, a "
-    "faster link would not.",
+    "host": "The arithmetic on the host limits it: more threads or the compiled engine would "
+    "shorten it, a faster link would not.",
     "h2d": "The link limits it, on the way up; a faster host would not help.",
+    "read": "The disk limits it, in reading; a faster link or host would not help.",
+    "write": "The disk limits it, in writing; a faster link or host would not help.",
 }
 
 
@@ -58,30 +65,72 @@ def sentences(ledger: Ledger, probe: Probe) -> list[str]:
     """
     said: list[str] = []
     if len(ledger.steps):
-        said += [_about_bytes(ledger), *_about_time(ledger), *_about_memory(ledger)]
+        said += [*_about_bytes(ledger), *_about_time(ledger), *_about_memory(ledger)]
+    elif len(ledger):
+        said.append("No step was taken: every call was skipped, or has raised.")
     if len(probe.steps):
         said += _about_updates(probe)
     return said
 
 
-def _about_bytes(ledger: Ledger) -> str:
-    table = ledger.to_array()
-    updates = table[(table["hop"] == "update") & (table["step"] >= 0)]
-    elements, count = int(updates["elements"].sum()), len(ledger.steps)
-    down, up = ledger.bytes("d2h"), ledger.bytes("h2d")
-    if not (down or up or elements):
-        if "apply" not in table["hop"]:
-            return "Nothing crossed the link: each step was skipped, or raised."
-        return "Nothing crossed the link: the moments lie on the device, and Adam runs there."
-    prediction = (
-        f"4 bytes × {elements / count:,.10g} parameters × {count:,} step{'s'[: count != 1]}"
-    )
-    if down == up == 4 * elements:
-        return f"{down:,} bytes crossed the link each way, exactly as predicted: {prediction}."
-    return (
-        f"{down:,} bytes came down and {up:,} went up; predicted were {4 * elements:,} each way: "
-        f"{prediction}. A copy outside a step, or a step that failed, makes such a difference."
-    )
+def _about_bytes(ledger: Ledger) -> list[str]:
+    count = len(ledger.steps)
+    checks = int(ledger.bytes_per_step("check").sum())
+    in_steps = {lane: int(ledger.bytes_per_step(lane).sum()) for lane in _WENT}
+    moved = in_steps | {"d2h": in_steps["d2h"] - checks}
+    expected = {lane: int(ledger.expected_per_step(lane).sum()) for lane in _WENT}
+    lanes = [lane for lane in _WENT if lane in ("d2h", "h2d") or moved[lane] or expected[lane]]
+    if not any(moved.values()) and not any(expected.values()):
+        return [f"Nothing crossed the link: all lies on the device, where {_rule(ledger)} runs."]
+    if not ledger.declared:
+        return [f"{_listed(moved, lanes)}."]
+    prediction = _prediction(ledger, expected, count)
+    if moved == expected and len(lanes) == 2 and len({moved[lane] for lane in lanes}) == 1:
+        each = f"{moved['d2h']:,} bytes crossed the link each way"
+        said = [f"{each}, exactly as predicted: {prediction}."]
+    elif moved == expected:
+        said = [f"{_listed(moved, lanes)}, exactly as predicted: {prediction}."]
+    else:
+        said = [
+            f"{_listed(moved, lanes)}; predicted were {_shown(expected, lanes)}: {prediction}. A "
+            f"step that failed makes such a difference."
+        ]
+    outside = {lane: ledger.bytes(lane) - in_steps[lane] for lane in lanes}
+    if checks:
+        said.append(f"Looking for NaN and infinities brought down {checks:,} bytes more.")
+    if any(outside.values()):
+        left = [lane for lane in lanes if outside[lane]]
+        said.append(f"Outside of the steps, {_listed(outside, left)}.")
+    return said
+
+
+def _listed(nbytes: Mapping[str, int], lanes: Sequence[str]) -> str:
+    """Return how many bytes went where, as a clause."""
+    first, *others = lanes
+    parts = [f"{nbytes[first]:,} bytes {_WENT[first]}"]
+    parts += [f"{nbytes[lane]:,} {_WENT[lane]}" for lane in others]
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if others else parts)
+
+
+def _shown(nbytes: Mapping[str, int], lanes: Sequence[str]) -> str:
+    return " and ".join(f"{nbytes[lane]:,} {lane}" for lane in lanes)
+
+
+def _prediction(ledger: Ledger, expected: Mapping[str, int], count: int) -> str:
+    """Return the product that is the prediction."""
+    shares = [bytes_by_lane(share.hops) for share in ledger.declared]
+    each = {lane: max(share[lane] for share in shares) for lane in _WENT}
+    lane = max(_WENT, key=lambda lane: each[lane])
+    if not each[lane]:
+        return "nothing"
+    distinct = sorted({n for n in each.values() if n})
+    factor = " or ".join(f"{n}" for n in distinct)
+    elements = expected[lane] / each[lane] / count
+    return f"{factor} bytes × {elements:,.10g} parameters × {count:,} step{'s'[: count != 1]}"
+
+
+def _rule(ledger: Ledger) -> str:
+    return " and ".join(dict.fromkeys(share.rule for share in ledger.declared)) or "the rule"
 
 
 def _about_time(ledger: Ledger) -> list[str]:
@@ -90,7 +139,7 @@ def _about_time(ledger: Ledger) -> list[str]:
         return ["The steps took no time that the clock could tell."]
     clock = " of simulated time" if step.simulated else ""
     lane, share = step.bottleneck, step.busy_s(step.bottleneck) / step.seconds
-    work = sum(map(step.busy_s, LANES)) / step.seconds
+    work = sum(map(step.busy_s, step.lanes)) / step.seconds
     said = (
         f"A typical step takes {scaled(step.seconds, 's')}{clock}; {_the(lane)} is the "
         f"bottleneck, busy for {share:.0%} of it."
@@ -113,17 +162,18 @@ def _about_memory(ledger: Ledger) -> list[str]:
     if not len(device):
         return []
     most = int(sums_by_sample(device).max())
-    moments = table["nbytes"][(table["place"] == "host") & (table["kind"] == "moments")]
-    kept = int(moments.max()) if len(moments) else 0
+    away = table[(table["place"] != "device") & (table["kind"] == "moments")]
+    where = "disk" if "disk" in away["place"] else "host"
+    kept = int(away["nbytes"].max()) if len(away) else 0
     said = f"The device held at most {most:,} bytes"
     if limit is None:
-        return [f"{said}{f'; the moments, {kept:,} bytes, stayed on the host' if kept else ''}."]
+        return [f"{said}{f'; the moments, {kept:,} bytes, stayed on the {where}' if kept else ''}."]
     if not kept:
         return [f"{said} of its {limit:,} ({most / limit:.0%}), the moments among them."]
     would = "would" if most + kept <= limit else "would not"
     return [
-        f"{said} of its {limit:,} ({most / limit:.0%}); the moments, {kept:,} bytes on the host, "
-        f"{would} have fitted beside that."
+        f"{said} of its {limit:,} ({most / limit:.0%}); the moments, {kept:,} bytes on the "
+        f"{where}, {would} have fitted beside that."
     ]
 
 
@@ -154,4 +204,6 @@ def _about_updates(probe: Probe) -> list[str]:
 
 
 def _the(lane: str) -> str:
-    return f"the {lane}" if lane in ("device", "host") else f"the link's {lane}"
+    if lane in ("device", "host"):
+        return f"the {lane}"
+    return f"the {'disk' if lane in ('read', 'write') else 'link'}'s {lane}"

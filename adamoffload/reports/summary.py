@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from adamoffload.engine.team import available_cores
 from adamoffload.observe.ledger import HOPS, Ledger
 from adamoffload.observe.probes import LEVELS, Probe
 from adamoffload.offload.optimizer import Optimizer
+from adamoffload.plan.hops import LANE_OF
 
 __all__ = [
     "Table",
@@ -37,15 +38,9 @@ __all__ = [
 SHOWN = 20
 """Rows of a table that could have thousands."""
 
-_WHERE = {
-    "check": "device",
-    "prepare": "device",
-    "d2h": "link",
-    "wait": "host",
-    "update": "host",
-    "h2d": "link",
-    "apply": "device",
-}
+_COPIES = {"d2h": "link", "h2d": "link", "read": "disk", "write": "disk"}
+_NOT_ALWAYS = ("check", "read", "write")
+"""Hops that most runs do not have."""
 
 
 class Table(NamedTuple):
@@ -109,16 +104,16 @@ def totals(ledger: Ledger) -> Table:
     rows = []
     for hop in HOPS:
         of_hop = table[table["hop"] == hop]
-        if hop == "check" and not len(of_hop):
-            continue  # nobody has asked for it
+        if hop in _NOT_ALWAYS and not len(of_hop):
+            continue
         rows.append(
             (
                 hop,
-                _WHERE[hop],
+                _COPIES.get(hop, LANE_OF[hop]),
                 f"{len(of_hop):,}",
-                f"{ledger.bytes(hop):,}",
+                f"{of_hop['nbytes'].sum():,}",  # a lane's would count the check's, too
                 scaled(ledger.seconds(hop), "s"),
-                scaled(ledger.bandwidth(hop), "B/s") if _WHERE[hop] == "link" else "–",
+                scaled(ledger.bandwidth(hop), "B/s") if hop in _COPIES else "–",
             )
         )
     columns = ("hop", "where", "times", "bytes", "time in all", "rate")
@@ -126,15 +121,26 @@ def totals(ledger: Ledger) -> Table:
 
 
 def bytes_by_parameter(ledger: Ledger) -> Table:
-    """Return the bytes that crossed the link for each parameter; the most moved first."""
-    down, up = ledger.bytes_by_parameter("d2h"), ledger.bytes_by_parameter("h2d")
-    names = sorted(down | up, key=lambda name: -down.get(name, 0) - up.get(name, 0))
-    all_bytes = sum(down.values()) + sum(up.values())
-    rows = []
-    for name, there, back in _shortened(names, down, up):
-        rows.append((name, f"{there:,}", f"{back:,}", f"{_share(there + back, all_bytes)}"))
-    columns = ("parameter", "bytes d2h", "bytes h2d", "share")
-    return Table("Bytes by parameter", columns, rows)
+    """Return the bytes that were copied for each parameter, by lane; the most moved first."""
+    found = {lane: ledger.bytes_by_parameter(lane) for lane in _COPIES}
+    lanes = [lane for lane in found if lane in ("d2h", "h2d") or any(found[lane].values())]
+    moved = {
+        name: [found[lane].get(name, 0) for lane in lanes]
+        for name in dict.fromkeys(name for lane in lanes for name in found[lane])
+    }
+    names = sorted(moved, key=lambda name: -sum(moved[name]))
+    rows = [(name, moved[name]) for name in names[:SHOWN]]
+    if len(names) > SHOWN:
+        others = [moved[name] for name in names[SHOWN:]]
+        rows.append(
+            (f"and {len(others):,} more", [sum(column) for column in zip(*others, strict=True)])
+        )
+    total = sum(map(sum, moved.values()))
+    return Table(
+        "Bytes by parameter",
+        ("parameter", *(f"bytes {lane}" for lane in lanes), "share"),
+        [(name, *(f"{n:,}" for n in each), _share(sum(each), total)) for name, each in rows],
+    )
 
 
 def steps(ledger: Ledger) -> Table:
@@ -222,7 +228,7 @@ def settings(optimizer: Optimizer) -> Table:
     rows = [
         ("optimizer", type(optimizer).__name__),
         ("rule", type(own.rule).__name__),
-        ("strategy", str(optimizer.strategy)),
+        ("strategy", optimizer.strategy.label),
         ("parameters", f"{len(optimizer.parameters):,}, {size:,} elements"),
         ("device", repr(optimizer.backend)),
         ("learning rate", _source(optimizer.learning_rate)),
@@ -270,21 +276,6 @@ def sums_by_sample(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the bytes of one place in all, at each time it was sampled."""
     sample = np.cumsum(rows["kind"] == rows["kind"][0]) - 1  # each sample has each kind once
     return np.bincount(sample, rows["nbytes"]).astype(np.int64)
-
-
-def _shortened(
-    names: Sequence[str], down: Mapping[str, int], up: Mapping[str, int]
-) -> Iterable[tuple[str, int, int]]:
-    """Yield the bytes of the first, and of the others together."""
-    for name in names[:SHOWN]:
-        yield name, down.get(name, 0), up.get(name, 0)
-    if len(names) > SHOWN:
-        others = names[SHOWN:]
-        yield (
-            f"and {len(others):,} more",
-            sum(down.get(name, 0) for name in others),
-            sum(up.get(name, 0) for name in others),
-        )
 
 
 def _source(value: Any) -> str:

@@ -126,5 +126,7 @@ def test_the_host_holds_the_moments() -> None:
 def test_memory_over_time_refuses_what_was_not_recorded() -> None:
     with pytest.raises(ValueError, match="no samples of device memory; pass it to AdamOffload"):
         ao.plots.memory_over_time(ao.Ledger())
-    with pytest.raises(ValueError, match="place must be one of device, pinned, host, got 'moon'"):
+    with pytest.raises(
+        ValueError, match="place must be one of device, pinned, host, disk, got 'moon'"
+    ):
         ao.plots.memory_over_time(train({"w": 1}).ledger, "moon")

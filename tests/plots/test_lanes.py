@@ -191,3 +191,29 @@ def test_each_step_begins_at_zero_and_the_last_is_the_default() -> None:
 def test_a_step_that_is_not_there_is_refused(ledger: Any, step: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ao.plots.timeline(ledger, step)
+
+
+def test_what_a_lane_does_is_what_the_strategy_declares() -> None:
+    said = {}
+    for name in ("adam-offload", "zero-offload", "state-shuttle"):
+        ledger, device = ao.Ledger(), ao.get_backend("sim")
+        w = ao.Parameter(device.asarray(np.zeros(100, np.float32)), "w")
+        opt = ao.Optimizer([w], ao.rules.AdamW(), strategy=name, ledger=ledger)
+        opt([device.asarray(np.ones(100, np.float32))])
+        ax: Any = ao.plots.timeline(ledger)
+        said[name] = [text.get_text().replace("\n", ": ") for text in ax.get_yticklabels()]
+    assert said == {
+        "adam-offload": ["device: adds updates", "d2h: gradients", "host: AdamW", "h2d: updates"],
+        "zero-offload": ["device: takes weights", "d2h: gradients", "host: AdamW", "h2d: weights"],
+        "state-shuttle": ["device: AdamW", "d2h: m, v", "host", "h2d: m, v"],
+    }
+
+
+def test_the_disk_has_lanes_where_it_is_used() -> None:
+    ledger = ao.Ledger()
+    ticket = ao.Event("read", 1, 0, 1, 4, 0.0, 2.0)
+    ledger.at(1, 0)("read", 1, 4, ticket)
+    ax: Any = ao.plots.timeline(ledger)
+    labels = [text.get_text() for text in ax.get_yticklabels()]
+    assert labels == ["device", "d2h", "host", "h2d", "read"]
+    assert "100% busy" in texts(ax)

@@ -81,3 +81,33 @@ def test_wrong_arguments_are_refused(run: Run) -> None:
         ao.plots.transfers(run.ledger, show="sum")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="parameters must be at least 1"):
         ao.plots.transfers(run.ledger, 0)
+
+
+def test_lanes_of_the_disk_and_predictions_that_differ_are_drawn_each() -> None:
+    ledger = ao.Ledger()
+    for step in (1, 2):
+        for lane, nbytes in (("d2h", 4), ("h2d", 4), ("read", 12), ("write", 12)):
+            ticket = ao.Event("read", step, 0, 1, nbytes, float(step), step + 0.5)
+            ledger.at(step, 0)(lane, 1, nbytes, ticket)  # type: ignore[arg-type]
+    per_step = {"d2h": 4, "h2d": 4, "read": 12, "write": 12}
+    ax: Any = ao.plots.transfers(ledger, per_step)
+    drawn = {line.get_label(): line.get_ydata().tolist() for line in ax.lines}
+    assert drawn == {
+        "d2h": [4, 8],
+        "h2d": [4, 8],
+        "read": [12, 24],
+        "write": [12, 24],
+        "expected, d2h, h2d": [4, 8],
+        "expected, read, write": [12, 24],
+    }
+
+
+@pytest.mark.parametrize(("strategy", "each"), [("state-shuttle", 8), ("zero-offload", 4)])
+def test_the_prediction_is_the_strategys(strategy: str, each: int) -> None:
+    ledger, device = ao.Ledger(), ao.get_backend("numpy")
+    w = ao.Parameter(device.asarray(np.ones(50, np.float32)), "w")
+    opt = ao.Optimizer([w], ao.rules.Adam(), strategy=strategy, ledger=ledger)
+    opt([device.asarray(np.ones(50, np.float32))])
+    for parameters in (50, opt.bytes_per_step):
+        ax: Any = ao.plots.transfers(ledger, parameters)
+        assert {tuple(line.get_ydata()) for line in ax.lines} == {(50 * each,)}

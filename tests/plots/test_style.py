@@ -14,7 +14,7 @@ import adamoffload as ao
 from adamoffload.plots.style import COLORS, LINES, MARKERS, ink, styled
 
 # What meets in one figure.
-LANES = ("device", "d2h", "host", "h2d", "wait")
+LANES = ("device", "d2h", "host", "h2d", "read", "write", "wait")
 KINDS = ("parameters", "gradients", "moments", "staging", "other")
 
 # G. M. Machado, M. M. Oliveira, L. A. F. Fernandes, "A physiologically-based model for simulation

@@ -279,3 +279,12 @@ def test_a_path_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path)
     with pytest.raises(FileNotFoundError, match="folder does not exist; create it") as caught:
         ao.report(tmp_path / "missing" / "r.html", *run())
     assert caught.value.filename == str(tmp_path / "missing" / "r.html")
+
+
+def test_a_run_whose_every_call_was_skipped_has_a_report(tmp_path: Path) -> None:
+    device, ledger = ao.get_backend("numpy"), ao.Ledger()
+    w = ao.Parameter(device.asarray(np.ones(4, np.float32)), "w")
+    optimizer = ao.AdamOffload([w], ledger=ledger, on_nonfinite="skip")
+    assert optimizer([device.asarray(np.full(4, np.nan, np.float32))]) == (False,)
+    path = ao.report(tmp_path / "report.html", ledger, optimizer=optimizer)
+    assert "No step was taken: every call was skipped, or has raised." in path.read_text("utf-8")

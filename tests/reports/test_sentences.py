@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 import adamoffload as ao
@@ -12,12 +13,12 @@ from adamoffload.observe.ledger import Holding
 from adamoffload.observe.probes import NO_PROBE
 from adamoffload.reports.sentences import sentences, typical_step
 
-from hops import Clock, Span, one_step, trained
+from hops import Clock, Span, declared_ledger, one_step, trained
 
 
 @pytest.fixture
 def ledger() -> ao.Ledger:
-    ledger = ao.Ledger()
+    ledger = declared_ledger()
     for step in (1, 2, 3):
         one_step(ledger, step, at_s=step, host_s=step)
     return ledger
@@ -42,13 +43,57 @@ def test_bytes_as_predicted_are_said_to_be(ledger: ao.Ledger) -> None:
 def test_bytes_that_were_not_predicted_are_said_to_be(ledger: ao.Ledger) -> None:
     ledger.at(3, 0)("h2d", 1, 4, Span(9.0, 9.0))
     text = found(ledger, "predicted")
-    assert "4,800 bytes came down and 4,804 went up; predicted were 4,800 each way" in text
+    assert "4,800 bytes came down and 4,804 went up; predicted were 4,800 d2h and 4,800 h2d" in text
+
+
+def test_without_a_declaration_nothing_is_predicted() -> None:
+    ledger = ao.Ledger()
+    one_step(ledger, 1, 0.0)
+    assert found(ledger, "bytes") == "1,600 bytes came down and 1,600 went up."
+
+
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        ("resident", "Nothing crossed the link: all lies on the device, where Adam runs."),
+        (
+            "zero-offload",
+            "4,000 bytes crossed the link each way, exactly as predicted: 4 bytes × 500 parameters "
+            "× 2 steps.",
+        ),
+        (
+            "state-shuttle",
+            "8,000 bytes crossed the link each way, exactly as predicted: 8 bytes × 500 parameters "
+            "× 2 steps.",
+        ),
+    ],
+)
+def test_the_prediction_is_the_strategys(strategy: str, said: str) -> None:
+    ledger, device = ao.Ledger(), ao.get_backend("numpy")
+    w = ao.Parameter(device.asarray(np.ones(500, np.float32)), "w")
+    opt = ao.Optimizer([w], ao.rules.Adam(), strategy=strategy, ledger=ledger)
+    for _ in range(2):
+        opt([device.asarray(np.ones(500, np.float32))])
+    assert sentences(ledger, NO_PROBE)[0] == said
+
+
+def test_what_moves_beside_the_gradients_is_said() -> None:
+    ledger, device = ao.Ledger(), ao.get_backend("numpy")
+    w = ao.Parameter(device.asarray(np.ones(500, np.float32)), "w")
+    opt = ao.Optimizer(
+        [w], ao.rules.Adam(), strategy="zero-offload", ledger=ledger, on_nonfinite="skip"
+    )
+    opt([device.asarray(np.ones(500, np.float32))])
+    texts = sentences(ledger, NO_PROBE)
+    assert "2,000 bytes crossed the link each way, exactly as predicted" in texts[0]
+    assert texts[1] == "Looking for NaN and infinities brought down 8 bytes more."
+    assert texts[2] == "Outside of the steps, 2,000 bytes came down."  # to make the master
 
 
 @pytest.mark.parametrize(
     ("busy", "lane", "remedy"),
     [
-        ("update", "the host", "Adam on the host limits it"),
+        ("update", "the host", "The arithmetic on the host limits it"),
         ("d2h", "the link's d2h", "on the way down"),
         ("h2d", "the link's h2d", "on the way up"),
         ("apply", "the device", "The device's own work"),

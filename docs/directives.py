@@ -11,7 +11,8 @@ from sphinx.application import Sphinx
 from adamoffload.engine.fused import source
 from adamoffload.engine.program import trace
 from adamoffload.labs.grading import NUMBERS, lab
-from adamoffload.rules.adam import adam
+from adamoffload.plan.strategy import strategies
+from adamoffload.rules.adam import Adam, adam
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,6 +33,22 @@ class ProgramSource(ProgramListing):
 
     language = "python"
     text = staticmethod(source)
+
+
+class StrategiesTable(Directive):
+    """What lives where and what moves under each strategy, as it is declared."""
+
+    def run(self) -> list[nodes.Node]:
+        rule, rows = Adam(), []
+        for name, strategy in strategies.items():
+            homes = strategy.homes(rule)
+            moved = strategy.bytes_per_parameter(rule, "float32")
+            lives = [f"{sum(things.values()) or '–'}" for things in homes.values()]
+            master = strategy.master or "–"
+            places = [strategy.state, master, strategy.arithmetic]
+            rows.append((name, *places, *lives, *(f"{n or '–'}" for n in moved.values())))
+        heads = ("Strategy", "State", "Master", "Arithmetic", *("Device", "Host", "Disk"))
+        return [table((*heads, "Down", "Up", "Read", "Write"), (5, *[2] * 10), rows)]
 
 
 class LabRubric(Directive):
@@ -97,6 +114,7 @@ def row(cells: Sequence[str]) -> nodes.row:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("program-listing", ProgramListing)
     app.add_directive("program-source", ProgramSource)
+    app.add_directive("strategies-table", StrategiesTable)
     app.add_directive("lab-rubric", LabRubric)
     app.add_directive("lab-mistakes", LabMistakes)
     app.add_directive("lab-slides", LabSlides)

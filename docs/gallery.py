@@ -76,6 +76,14 @@ def dashboard() -> Figure:
     return ao.plots.dashboard(run.ledger, run.probe, device="sim, PCIe 4.0 x16")
 
 
+def strategies() -> Axes:
+    return ao.plots.strategy(["resident", "adam-offload", "zero-offload"])
+
+
+def strategies_that_move_the_state() -> Axes:
+    return ao.plots.strategy(["state-shuttle", "state-shuttle-master", "disk"])
+
+
 def timeline() -> Axes:
     return ao.plots.timeline(train().ledger, step=50)
 
@@ -144,7 +152,8 @@ def turned() -> Figure:
 
 
 FIGURES = (
-    *(dashboard, timeline, timeline_slow_host, memory, memory_over_time, transfers, bandwidth),
+    *(dashboard, strategies, strategies_that_move_the_state),
+    *(timeline, timeline_slow_host, memory, memory_over_time, transfers, bandwidth),
     *(moments, moments_of_one, step_sizes, effective_rates, update_ratios, schedule),
     *(playground, turned),
 )

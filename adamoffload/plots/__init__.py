@@ -17,6 +17,7 @@ from adamoffload.plots.live import LiveFigure
 from adamoffload.plots.optimizer import moments, step_sizes
 from adamoffload.plots.rates import schedule
 from adamoffload.plots.scene import descent, playground
+from adamoffload.plots.strategy import strategy
 from adamoffload.plots.style import COLORS, LINES, STYLE
 from adamoffload.plots.surface import trajectory
 
@@ -36,6 +37,7 @@ __all__ = [
     "save_animation",
     "schedule",
     "step_sizes",
+    "strategy",
     "timeline",
     "trajectory",
     "transfers",

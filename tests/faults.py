@@ -28,7 +28,8 @@ from adamoffload.device.backend import Done, Ticket
 from lazy_backend import LazyBackend
 
 PACKAGE = str(Path(ao.__file__).parent)
-HOOKS = ("_d2h", "_h2d", "run_on_device", "run_on_host", "_empty")
+COPIES = ("_d2h", "_h2d", "_read", "_write")
+HOOKS = (*COPIES, "run_on_device", "run_on_host", "_empty")
 MODES = ("issue", "done", "half", "wait")
 """Fails before it begins; when all is done, so that the ticket is lost; when half of it is done; or
 later, when somebody waits for its ticket."""
@@ -113,6 +114,18 @@ def undisturbed(setting: Setting) -> list[dict[str, list[bytes]]]:
         twin.step(number)
         states.append(twin.state())
     return states
+
+
+class Shuttled(ao.Optimizer):
+    """Arithmetic on the device, state on the host; named as `Subject` knows an optimizer."""
+
+    def __init__(self, params: Any, *, weight_decay: float = 0.0, **options: Any) -> None:
+        rule = ao.rules.Adam(learning_rate=0.01, weight_decay=weight_decay)
+        super().__init__(params, rule, strategy="state-shuttle", **options)
+
+    moment1 = property(lambda self: self.state["m"])
+    moment2 = property(lambda self: self.state["v"])
+    beta1_power = beta2_power = property(lambda self: self.global_step)
 
 
 FIRST = 1  # the step (counted from 0) from which on something is disturbed
@@ -225,7 +238,7 @@ class Broken(Armed):
             raise Fault("at issue")
         if self.mode == "wait":
             return self.late(*args, **kwargs)
-        if self.mode == "half" and self.hook in ("_d2h", "_h2d"):
+        if self.mode == "half" and self.hook in COPIES:
             source, target, after = args
             half = target.size // 2
             self.original(source[:half], target[:half], after)
@@ -234,7 +247,7 @@ class Broken(Armed):
         raise Fault("too late to stop it")
 
     def late(self, *args: Any, **kwargs: Any) -> Ticket:
-        after = args[2] if self.hook in ("_d2h", "_h2d") else kwargs.get("after", ())
+        after = args[2] if self.hook in COPIES else kwargs.get("after", ())
         if isinstance(self.device, LazyBackend):
             behind = self.device.queued if self.hook == "run_on_device" else Done(0, 0)
             ticket = self.device.later(_fail, after, behind)
@@ -253,7 +266,7 @@ def _fail() -> None:
 def modes(hook: str) -> tuple[str, ...]:
     if hook == "_empty":
         return ("issue",)
-    return MODES if hook in ("_d2h", "_h2d") else ("issue", "done", "wait")
+    return MODES if hook in COPIES else ("issue", "done", "wait")
 
 
 class ShortOfMemory(Armed):
@@ -381,7 +394,7 @@ SETTINGS = {
     f"{kind.__name__} {name} {'decayed' if extra else 'plain'}": Setting(
         kind, name, options=(*SMALL_CHUNKS, *extra)
     )
-    for kind in (ao.AdamOffload, ao.Adam)
+    for kind in (ao.AdamOffload, ao.Adam, Shuttled)
     for name in DEVICES
     for extra in ((), DECAYED)
 }

@@ -174,6 +174,12 @@ class LazyBackend(Backend):
     def _h2d(self, source: HostArray, target: LazyArray, after: tuple[Ticket, ...]) -> Ticket:
         return self.later(lambda: np.copyto(storage(target.data), source), after)
 
+    def _read(self, source: Any, target: HostArray, after: tuple[Ticket, ...]) -> Ticket:
+        return self.later(lambda: source.read(target), after)
+
+    def _write(self, source: HostArray, target: Any, after: tuple[Ticket, ...]) -> Ticket:
+        return self.later(lambda: target.write(source), after)
+
 
 def _bare(value: Any) -> Any:
     """Return `value` with the arrays inside lazy arrays in their place."""

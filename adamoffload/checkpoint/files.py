@@ -27,6 +27,7 @@ from adamoffload.files import reading, replacing
 from adamoffload.names import check_keys, check_names, short
 from adamoffload.offload.optimizer import Optimizer
 from adamoffload.offload.state import Counters, Key, Saved, adopt, is_negative, read_counters
+from adamoffload.offload.transfer import transfer
 
 __all__ = ["CheckpointError", "load", "read", "save"]
 
@@ -93,13 +94,13 @@ def write_to(file: IO[bytes], optimizer: Optimizer) -> None:
 
 
 def _blocks(array: Array, backend: Backend) -> Iterator[HostArray]:
-    """Yield an array in blocks; one of the device comes through counted copies."""
+    """Yield an array in blocks; what is not on the host comes through counted copies."""
     flat = array.reshape(-1)
     scratch = np.empty(min(flat.size, BLOCK), array.dtype)
     for begin in range(0, flat.size, BLOCK):
         block = flat[begin : begin + BLOCK]
-        if backend.owns(block):
-            backend.d2h(block, scratch[: block.size]).wait()
+        if not isinstance(block, np.ndarray):
+            transfer(backend, block, scratch[: block.size])
             block = scratch[: block.size]
         yield block
 
@@ -224,25 +225,25 @@ def take_over(found: Found, counters: Counters, optimizer: Optimizer) -> None:
         def fill(entry: Entry) -> None:
             target = arrays[entry[:2]].reshape(-1)
             touched.append(entry[:2])
-            if not backend.owns(target):
+            if isinstance(target, np.ndarray):
                 deque(found.reader.blocks(entry, target), maxlen=0)
                 return
             begin = 0
             for block in found.reader.blocks(entry):
-                backend.h2d(block, target[begin : begin + block.size]).wait()
+                transfer(backend, block, target[begin : begin + block.size])
                 begin += block.size
 
-        away = {key for key, array in arrays.items() if backend.owns(array)}
+        away = {key for key, array in arrays.items() if not isinstance(array, np.ndarray)}
         _for_each(entries, fill, away)
         for kind, name in arrays.keys() - {entry[:2] for entry in entries}:  # a master
             touched.append((kind, name))
-            backend.d2h(arrays["parameter", name], arrays[kind, name]).wait()
+            transfer(backend, arrays["parameter", name], arrays[kind, name])
 
 
 def _for_each(
     entries: Sequence[Entry], act: Callable[[Entry], object], away: Container[Key] = ()
 ) -> None:
-    """Act on each entry, in threads if its array is large and not on the device.
+    """Act on each entry, in threads if its array is large and on the host.
 
     A device has one caller, and for small arrays threads cost more than they save.
     """

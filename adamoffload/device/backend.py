@@ -14,10 +14,11 @@ What a plug-in implements:
 ==================  ==========================================================================
 
 and, when it runs asynchronously or keeps its own time, any of ``now``, ``synchronize``,
-``_empty_pinned``, ``run_on_device`` and ``run_on_host``; when its time is simulated, ``simulated``
-and ``fused``; when it needs hardware, ``unavailable``.
-What it gets: `Backend.asarray`, `Backend.asnumpy`, `Backend.d2h` and `Backend.h2d`, which are
-final, check their operands and count every byte. A plug-in cannot move one uncounted.
+``_empty_pinned``, ``run_on_device`` and ``run_on_host``; when its time is simulated, ``simulated``,
+``fused``, ``_read`` and ``_write``; when it needs hardware, ``unavailable``.
+What it gets: `Backend.asarray`, `Backend.asnumpy`, `Backend.d2h` and `Backend.h2d`, and for disks
+`Backend.read` and `Backend.write`, which are final, check their operands and count every byte. A
+plug-in cannot move one uncounted.
 
 Ordering is explicit. An operation starts when all tickets in its ``after`` are done, of whichever
 device they are, and its own `Ticket` says when it is done itself. After one that failed it does not
@@ -33,7 +34,6 @@ from __future__ import annotations
 
 import math
 import operator
-import os
 import threading
 import time
 import weakref
@@ -52,10 +52,10 @@ __all__ = [
     "HostArray",
     "Memory",
     "ResidencyError",
+    "Stored",
     "Ticket",
     "Traffic",
     "backend_of",
-    "on_fork",
 ]
 
 Array: TypeAlias = Any
@@ -165,6 +165,46 @@ class Done(Ticket):
     def stop_s(self) -> float:
         """When the operation ended, in seconds on the backend's clock."""
         return self._stop_s
+
+
+class Stored(ABC):
+    """A float32 array on a disk, as `Backend.read` and `Backend.write` know it.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the array.
+    dtype : dtype
+        float32.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    @abstractmethod
+    def span(self) -> tuple[int, int]:
+        """Its first byte and the one after its last; no memory is there, nor another file."""
+
+    @abstractmethod
+    def read(self, out: HostArray | None = None) -> HostArray:
+        """Return what is there when nothing is under way any more: a new array, or `out`."""
+
+    @abstractmethod
+    def write(self, source: HostArray) -> None:
+        """Write `source` when nothing is under way any more."""
+
+    @abstractmethod
+    def start_read(
+        self, target: HostArray, after: tuple[Ticket, ...], now: Callable[[], float]
+    ) -> Ticket:
+        """Fill `target` once `after` is done; times are those of `now`."""
+
+    @abstractmethod
+    def start_write(
+        self, source: HostArray, after: tuple[Ticket, ...], now: Callable[[], float]
+    ) -> Ticket:
+        """Write `source` once `after` is done; times are those of `now`."""
 
 
 class _Record(Protocol):
@@ -333,6 +373,14 @@ class Backend(ABC):
             What must be done before it starts.
         """
         return self._run(function, after)
+
+    def _read(self, source: Stored, target: HostArray, after: tuple[Ticket, ...]) -> Ticket:
+        """Read `source`, on a disk, into `target`, once `after` is done: in another thread."""
+        return source.start_read(target, after, self.now)
+
+    def _write(self, source: HostArray, target: Stored, after: tuple[Ticket, ...]) -> Ticket:
+        """Write `source` to `target`, on a disk, once `after` is done: in another thread."""
+        return target.start_write(source, after, self.now)
 
     def _run(self, function: Callable[[], object], after: tuple[Ticket, ...]) -> Ticket:
         for ticket in after:
@@ -541,6 +589,92 @@ class Backend(ABC):
         return ticket
 
     @final
+    def read(
+        self,
+        source: Stored,
+        target: HostArray,
+        *,
+        after: tuple[Ticket, ...] = (),
+        record: _Record = _ignore,
+    ) -> Ticket:
+        """Start reading `source`, on a disk, into `target`, on the host.
+
+        Until the ticket is done, write neither, and do not read `target`.
+
+        Parameters
+        ----------
+        source : DiskArray
+            What is read.
+        target : ndarray, of its shape, float32, C-contiguous
+            Where to.
+        after : tuple of Ticket
+            What must be done before it starts.
+        record : callable
+            From `Ledger.at`.
+
+        Returns
+        -------
+        Ticket
+            Done when `target` is filled. What fails, as a disk does, is raised by each wait.
+
+        Raises
+        ------
+        ResidencyError
+            If `source` is not on a disk, or `target` not on the host.
+        ValueError
+            If their shapes or dtypes differ, `target` is read-only or not contiguous, or the file
+            was closed.
+        """
+        _check_stored("read", source, target)
+        if not target.flags.writeable:
+            raise ValueError("read: target is read-only; pass an array that may be written")
+        ticket = self._read(source, target, after)
+        record("read", target.size, target.nbytes, ticket)
+        return ticket
+
+    @final
+    def write(
+        self,
+        source: HostArray,
+        target: Stored,
+        *,
+        after: tuple[Ticket, ...] = (),
+        record: _Record = _ignore,
+    ) -> Ticket:
+        """Start writing `source`, on the host, to `target`, on a disk.
+
+        Until the ticket is done, do not write `source`. It is done when the system has taken the
+        bytes, which is before they are safe from a power failure.
+
+        Parameters
+        ----------
+        source : ndarray, of the shape of `target`, float32, C-contiguous
+            What is written.
+        target : DiskArray
+            Where to.
+        after : tuple of Ticket
+            What must be done before it starts.
+        record : callable
+            From `Ledger.at`.
+
+        Returns
+        -------
+        Ticket
+            Done when all is written. What fails, as a full disk does, is raised by each wait.
+
+        Raises
+        ------
+        ResidencyError
+            If `source` is not on the host, or `target` not on a disk.
+        ValueError
+            If their shapes or dtypes differ, `source` is not contiguous, or the file was closed.
+        """
+        _check_stored("write", target, source)
+        ticket = self._write(source, target, after)
+        record("write", source.size, source.nbytes, ticket)
+        return ticket
+
+    @final
     def traffic(self) -> Traffic:
         """Return the bytes copied in each direction since the device was created."""
         with self._counting:
@@ -568,31 +702,6 @@ class Backend(ABC):
 # By id. A lock would be held where the garbage collector, or a signal, runs code of others that may
 # ask `backend_of`; an operation on a dict with numbers for keys is done in one go.
 _live: dict[int, weakref.ref[Backend]] = {}
-
-
-class _Survivor(Protocol):
-    def _forked(self) -> None: ...
-
-
-_survivors: weakref.WeakSet[_Survivor] = weakref.WeakSet()
-
-
-def on_fork(survivor: _Survivor) -> None:
-    """Have ``survivor._forked()`` called in every forked child, as long as it lives.
-
-    A child has only the thread that forked. A lock that another one held at that moment would stay
-    closed in it for ever: whoever has locks makes new ones.
-    """
-    _survivors.add(survivor)
-
-
-def _renew() -> None:
-    for survivor in tuple(_survivors):
-        survivor._forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)
 
 
 def backend_of(array: object) -> Backend | None:
@@ -632,7 +741,23 @@ def _lengths(caller: str, shape: object) -> tuple[int, ...]:
     return lengths
 
 
+def _check_stored(hop: str, stored: object, host: object) -> None:
+    if not isinstance(stored, Stored):
+        raise ResidencyError(f"{hop}: expected an array on a disk, got {_place(stored)}")
+    if not isinstance(host, np.ndarray):
+        raise ResidencyError(f"{hop}: expected an array on the host, got {_place(host)}")
+    if host.shape != stored.shape or host.dtype != stored.dtype:
+        raise ValueError(
+            f"{hop}: shapes and dtypes must be equal, got {stored.shape} {stored.dtype} on the "
+            f"disk and {host.shape} {host.dtype} on the host"
+        )
+    if not host.flags.c_contiguous:
+        raise ValueError(f"{hop}: the array on the host must be C-contiguous")
+
+
 def _place(array: object) -> str:
+    if isinstance(array, Stored):
+        return "an array on a disk"
     if isinstance(array, np.ndarray):
         return "a host ndarray; copy it with device.asarray(x)"
     backend = backend_of(array)

@@ -1,7 +1,7 @@
 """What a `Probe` can say of a rule, which follows from what the rule keeps.
 
 Of every rule: gradients, each slot by its name, and the size of the steps. A rule with an ``eps``
-and slots that hold squares (`Rule.squares`), as Adam and its kin, divides by the root of the last
+and slots that hold squares (``Rule.squares``), as Adam and its kin, divides by the root of the last
 of them.
 """
 

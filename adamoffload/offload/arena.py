@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from adamoffload.device.backend import Array, Backend, DeviceMemoryError
+from adamoffload.device.disk import Directory
 from adamoffload.device.parameter import Parameter
 from adamoffload.observe.ledger import Record
+from adamoffload.offload.transfer import transfer
 from adamoffload.plan.hops import Place
 
 __all__ = ["Arena"]
@@ -38,6 +40,8 @@ class Arena:
         Whether the link reaches the host's arrays directly.
     record : callable
         From `Ledger.at`: for the copies that make a master.
+    directory : Directory, optional
+        For what lives on the disk: a file for each thing.
 
     Attributes
     ----------
@@ -52,6 +56,8 @@ class Arena:
     ------
     DeviceMemoryError
         If an array does not fit on the device; a note says which.
+    OSError
+        If a file cannot be made.
     """
 
     def __init__(
@@ -63,17 +69,22 @@ class Arena:
         *,
         pinned: bool,
         record: Record,
+        directory: Directory | None = None,
     ) -> None:
         self.indices = tuple(indices)
         self._parameters = [parameters[i] for i in indices]
         self.size = sum(p.size for p in self._parameters)
         self.arrays: dict[str, Array] = {}
         for thing, home, _ in kept:
-            self.arrays[thing] = self._allocated(backend, thing, home, pinned)
+            if home == "disk":
+                assert directory is not None, "a strategy that uses one has it"
+                self.arrays[thing] = directory.create(thing, self.size)
+            else:
+                self.arrays[thing] = self._allocated(backend, thing, home, pinned)
         if "master" in self.arrays:
             master = self.arrays["master"]
             for parameter, where in self._slices():
-                backend.d2h(parameter.data.reshape(-1), master[where], record=record).wait()
+                transfer(backend, parameter.data.reshape(-1), master[where], record)
 
     def _allocated(self, backend: Backend, thing: str, home: Place, pinned: bool) -> Array:
         if home == "host" and not pinned:

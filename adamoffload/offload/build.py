@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from adamoffload.device.backend import Array, Backend
+from adamoffload.device.disk import Directory
 from adamoffload.device.parameter import Parameter
 from adamoffload.engine.kernel import Kernel, NumpyKernel
 from adamoffload.engine.program import Program
@@ -91,20 +93,49 @@ class Builder:
     slots: int
     watched: bool
 
-    def pipeline(self, strategy: Strategy) -> Pipeline:
+    def pipeline(self, strategy: Strategy, directory: str | os.PathLike[str] | None) -> Pipeline:
         """Allocate everything, and return what carries out steps.
+
+        Raises
+        ------
+        ValueError
+            If a directory is missing, or given where nothing is kept on the disk.
+        DeviceMemoryError, OSError
+            If there is no room. Nothing is left on the disk.
 
         Warns
         -----
         UserWarning
             If the host must hold more than it has free.
         """
+        owner = self.settings.owner
+        kept = [what for what, home, _ in strategy.kept(self.settings.rule) if home == "disk"]
+        if kept and directory is None:
+            raise ValueError(
+                f"{owner}: strategy {strategy.name!r} keeps {', '.join(kept)} on the disk; say "
+                f"in which directory, with directory="
+            )
+        if not kept and directory is not None:
+            raise ValueError(
+                f"{owner}: directory is of no use, since strategy {strategy.name!r} keeps nothing "
+                f"on the disk; leave it out, or use a strategy that does"
+            )
+        if directory is None:
+            return self._pipeline(strategy, None)
+        opened = Directory(owner, directory)
+        try:
+            return self._pipeline(strategy, opened)
+        except BaseException:
+            opened.close()
+            raise
+
+    def _pipeline(self, strategy: Strategy, directory: Directory | None) -> Pipeline:
         sizes = [p.size for p in self.parameters]
         chosen = strategy.chosen(sizes)
         others = [i for i in range(len(sizes)) if i not in chosen]
         plan = [(strategy, sorted(chosen)), (strategies["resident"], others)]
         _warn_if_short_of_memory(strategy, self.settings, sum(sizes[i] for i in chosen))
-        shares = [self._share(how, members) for how, members in plan if members]
+        shares = [self._share(how, members, directory) for how, members in plan if members]
         shown = None
         if self.watched and any(share.on_device for share in shares):
             shown = Arithmetic(self.settings.rule, self.kernel, master=False)
@@ -117,9 +148,12 @@ class Builder:
             self.workers,
             shown,
             self.ledger,
+            directory,
         )
 
-    def _share(self, strategy: Strategy, members: Sequence[int]) -> Share:
+    def _share(
+        self, strategy: Strategy, members: Sequence[int], directory: Directory | None
+    ) -> Share:
         rule, group_of = self.settings.rule, self.settings.group_of
         kept, on_device = strategy.kept(rule), strategy.arithmetic == "device"
         kernel = NumpyKernel if on_device else self.kernel
@@ -131,6 +165,7 @@ class Builder:
             kept,
             pinned=on_device,
             record=self.ledger.at(),
+            directory=directory,
         )
         homes = {thing: home for thing, home, _ in kept}
         return Share(
@@ -192,7 +227,7 @@ def _warn_if_short_of_memory(strategy: Strategy, settings: Settings, size: int) 
             f"{settings.owner}: strategy {strategy.name!r} keeps {needed:,} bytes on the host, "
             f"which has {free:,} free",
             UserWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
 

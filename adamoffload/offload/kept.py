@@ -5,6 +5,7 @@ Everything is checked before anything is replaced, and a failure half-way is nev
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
@@ -22,6 +23,7 @@ from adamoffload.offload.integrity import Integrity
 from adamoffload.offload.pipeline import Pipeline
 from adamoffload.offload.settings import Settings
 from adamoffload.offload.state import Counters, Key, State, adopt, read_arrays, read_counters
+from adamoffload.offload.transfer import on_host, transfer
 from adamoffload.plan.strategy import Strategy, find_strategy
 
 __all__ = ["Kept"]
@@ -108,19 +110,13 @@ class Kept:
         """
         with self.exclusive() as state:
             kept = state.counters.plain(self._settings)
-            kept["slots"] = {slot: self._brought(state[slot]) for slot in state}
-            if state.master:
-                kept["master"] = self._brought(state.master)
-            return kept
-
-    def _brought(self, arrays: Mapping[str, Array]) -> dict[str, HostArray]:
-        return {name: self._on_host(x, copy=True) for name, x in arrays.items()}
-
-    def _on_host(self, array: Array, *, copy: bool = False) -> HostArray:
-        if self._backend.owns(array):
-            return self._backend.asnumpy(array, record=self._ledger.at())
-        on_host: HostArray = array.copy() if copy else array
-        return on_host
+            kinds: dict[str, dict[str, HostArray]] = {kind: {} for kind in (*state, "master")}
+            for (kind, name), array in state.arrays().items():
+                if kind != "parameter":
+                    kinds[kind][name] = on_host(self._backend, array, self._ledger.at())
+            master = kinds.pop("master")
+            kept["slots"] = kinds
+            return kept | {"master": master} if master else kept
 
     def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
         """Take over a state, of this or another optimizer with the same rule and parameters.
@@ -197,13 +193,13 @@ class Kept:
     def _take_over(self, new: Mapping[Key, HostArray], counters: Counters) -> None:
         """Replace arrays and counters.
 
-        What is on the device comes first, since a copy there may fail. Then it is undone: what was
-        there has been brought to the host before, where memory is not scarce. Copies within the
-        host do not fail.
+        What is on the device or the disk comes first, since a copy there may fail. Then it is
+        undone: what was there has been brought to the host before. Copies within the host do not
+        fail.
         """
-        backend, targets = self._backend, self._state.arrays()
-        away = {key: targets[key] for key in new if backend.owns(targets[key])}
-        near = {key: targets[key] for key in new if key not in away}
+        targets = self._state.arrays()
+        near = {key: targets[key] for key in new if isinstance(targets[key], np.ndarray)}
+        away = {key: targets[key] for key in new if key not in near}
         own = self._pipeline.host_arrays()
         # A view of one array may come as the state of another.
         new = {
@@ -211,11 +207,13 @@ class Kept:
             for key, x in new.items()
         }
         with self.replacing(counters) as touched:
-            before = {key: self._on_host(array) for key, array in away.items()}
+            before = {
+                key: on_host(self._backend, array, self._ledger.at()) for key, array in away.items()
+            }
             try:
                 self._send(away, new, touched)
             except BaseException:
-                backend.synchronize()  # an interrupt may have left a copy on its way
+                self._pipeline.rest()  # an interrupt may have left a copy on its way
                 self._send({key: away[key] for key in touched}, before, [])
                 touched.clear()
                 raise
@@ -228,8 +226,7 @@ class Kept:
     ) -> None:
         for key, target in targets.items():
             touched.append(key)
-            source = np.asarray(sources[key], order="C")
-            self._backend.h2d(source, target, record=self._ledger.at()).wait()
+            transfer(self._backend, sources[key], target, self._ledger.at())
 
     def reload_master(self) -> None:
         """Make the master weights anew from the parameters, after these were changed by hand.
@@ -237,26 +234,31 @@ class Kept:
         Does nothing where there is no master.
         """
         with self.exclusive() as state:
-            for p in self._parameters:
-                if p.name in state.master:
-                    record = self._ledger.at()
-                    self._backend.d2h(p.data, state.master[p.name], record=record).wait()
+            for (kind, name), array in state.arrays().items():
+                if kind == "master":
+                    parameter = state.arrays()["parameter", name]
+                    transfer(self._backend, parameter, array, self._ledger.at())
 
-    def to(self, strategy: str | Strategy) -> None:
+    def to(
+        self, strategy: str | Strategy, *, directory: str | os.PathLike[str] | None = None
+    ) -> None:
         """Change the strategy between two steps; the state moves, and nothing else changes.
 
         Parameters
         ----------
         strategy : str or Strategy
             A name in `adamoffload.strategies`, or one of your own.
+        directory : str or path-like, optional
+            As for the constructor; another one than the optimizer has now, for a moment has both.
 
         Raises
         ------
         TypeError, ValueError
-            If it is no strategy; or if a probe looks on, which was told where everything lies.
+            If it is no strategy, or lacks a directory; or if a probe looks on, which was told
+            where everything lies.
         RuntimeError
             If a step or a load failed half-way, or one is not complete.
-        DeviceMemoryError
+        DeviceMemoryError, OSError
             If there is no room for both for a moment. Nothing has changed.
         """
         new = find_strategy(self._settings.owner, strategy)
@@ -266,20 +268,17 @@ class Kept:
                 f"optimizer with the other strategy, and load this one's state"
             )
         with self.exclusive() as state:
-            pipeline = self._builder.pipeline(new)
-            moved = self._builder.state(pipeline)
-            for key, target in moved.arrays().items():
-                source = state.arrays().get(key)
-                if source is not None and key[0] != "parameter":
-                    self._move(source, target)
-            moved.counters = state.counters
+            pipeline = self._builder.pipeline(new, directory)
+            try:
+                moved, sources = self._builder.state(pipeline), state.arrays()
+                for key, target in moved.arrays().items():
+                    if key in sources and key[0] != "parameter":
+                        transfer(self._backend, sources[key], target, self._ledger.at())
+            except BaseException:
+                pipeline.close()
+                raise
+            moved.counters, before = state.counters, self._pipeline
             self._pipeline, self._state, self._strategy = pipeline, moved, new
             self._holdings = memory_of(pipeline, self._accumulate).holdings
             self._ledger.attach(self._backend, declared_by(pipeline, self._settings))
-
-    def _move(self, source: Array, target: Array) -> None:
-        host = self._on_host(source)
-        if self._backend.owns(target):
-            self._backend.h2d(host, target, record=self._ledger.at()).wait()
-        else:
-            np.copyto(target, host)
+            before.close()

@@ -7,6 +7,7 @@ after a failure whether the state still belongs together. How a step is carried 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -71,6 +72,9 @@ class Optimizer(Kept):
         tensor or less cross the link (twice that with weight decay), and `nonfinite_steps` counts.
     use_locking : bool
         Serialise calls that come from several threads.
+    directory : str or path-like, optional
+        Where to keep what the strategy keeps on the disk; needed for that, and refused otherwise.
+        It exists, and is used by no other optimizer.
     ledger : Ledger, optional
         Records every hop.
     probe : Probe, optional
@@ -94,6 +98,9 @@ class Optimizer(Kept):
         If a parameter is not on a device, or they are on several.
     DeviceMemoryError
         If the state or the ring does not fit on the device; a note says what.
+    OSError
+        If the directory is missing, cannot be written or is too full, or holds what a run has left
+        there that was not closed. Nothing is left in it.
 
     Notes
     -----
@@ -142,6 +149,7 @@ class Optimizer(Kept):
         accumulate: int = 1,
         on_nonfinite: str = "propagate",
         use_locking: bool = False,
+        directory: str | os.PathLike[str] | None = None,
         ledger: Ledger | None = None,
         probe: Probe | None = None,
         chunk_bytes: int = 4 << 20,
@@ -202,7 +210,16 @@ class Optimizer(Kept):
             slots,
             probe is not None,
         )
-        self._pipeline = self._builder.pipeline(self._strategy)
+        self._pipeline = self._builder.pipeline(self._strategy, directory)
+        try:
+            self._begin(locking)
+        except BaseException:
+            self._pipeline.close()  # an exception keeps what it has met alive, and so the files
+            raise
+        self._constructed = True
+
+    def _begin(self, locking: bool) -> None:
+        owner, parameters = self._settings.owner, self._parameters
         self._state = self._builder.state(self._pipeline)
         self._ledger.attach(self._backend, declared_by(self._pipeline, self._settings))
         self._integrity = Integrity(owner, self._settings.names)
@@ -215,7 +232,6 @@ class Optimizer(Kept):
         self._claim = Claim()
         for parameter in parameters:
             parameter.claim(self._claim)
-        self._constructed = True
 
     def _watched(self) -> Watched:
         pipeline, settings = self._pipeline, self._settings
@@ -266,10 +282,11 @@ class Optimizer(Kept):
         """The rule's slots: ``opt.state["m"]["fc.weight"]``, of the parameter's shape.
 
         Views on the host, or device arrays. They are valid when this returns, which waits for what
-        is in flight, and not over a step.
+        is in flight, and not over a step. What is on the disk is read when it is asked for: a
+        read-only copy.
         """
         if self._pipeline.moves_state:
-            self._backend.synchronize()
+            self._pipeline.rest()
         return self._state
 
     @property
@@ -597,6 +614,15 @@ class Optimizer(Kept):
         self._micro_step += 1
         underway.touched.clear()
         return self._micro_step >= self._accumulate
+
+    def close(self) -> None:
+        """Remove the files of what is kept on the disk; no step can be taken after that.
+
+        What is kept elsewhere needs no closing, and stays as it is. An optimizer that nobody uses
+        any more is closed when Python finds out, at the latest at its end.
+        """
+        with self._lock:
+            self._pipeline.close()
 
     # -- Python ---------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from adamoffload.device.backend import Array, Backend, Done, Ticket
+from adamoffload.device.disk import Directory
 from adamoffload.engine.kernel import Kernel
 from adamoffload.engine.team import Workers
 from adamoffload.observe.ledger import Ledger, Parts, Record
@@ -404,6 +405,8 @@ class Pipeline:
         The rule for the host, for who watches what a device computes.
     ledger : Ledger
         Where the hops are recorded.
+    directory : Directory or None
+        Where files are; open until `close`.
     """
 
     def __init__(
@@ -416,10 +419,11 @@ class Pipeline:
         workers: Workers,
         shown: Arithmetic | None,
         ledger: Ledger,
+        directory: Directory | None = None,
     ) -> None:
         self.backend, self.flat, self.names = backend, flat, names
         self.shares, self.unscale, self.workers, self.shown = shares, unscale, workers, shown
-        self.ledger = ledger
+        self.ledger, self._directory = ledger, directory
         self.offsets, start = {}, 0
         for share in shares:
             self.offsets[id(share)] = start
@@ -510,11 +514,22 @@ class Pipeline:
 
         An update may fail when `run` has returned, and the next step is the first to hear of it.
         """
-        self.workers.settle()
-        self.backend.synchronize()  # also for what was issued when its ticket got lost
+        self.rest()
         for share in self.shares:
             share.forget()  # what has failed in a slot is nobody's loss
         return [loss for run in self._current for loss in run.lost()]
+
+    def rest(self) -> None:
+        """Wait until nothing is in flight, whatever has become of it."""
+        self.workers.settle()
+        if self._directory is not None:
+            self._directory.settle()
+        self.backend.synchronize()  # also for what was issued when its ticket got lost
+
+    def close(self) -> None:
+        """Remove the files; what is kept in them can be used no more."""
+        if self._directory is not None:
+            self._directory.close()
 
     def forget(self) -> None:
         """Forget, when settled, what became of earlier updates: all of the state is replaced."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adamoffload.arguments import describe, integer
-from adamoffload.device.backend import Array, HostArray, ResidencyError, backend_of
+from adamoffload.device.backend import Array, HostArray, ResidencyError, Stored, backend_of
 from adamoffload.device.parameter import Parameter
 from adamoffload.names import check_keys, check_names, short
 from adamoffload.offload.settings import Settings, read_description, single
@@ -88,7 +88,8 @@ class Counters(NamedTuple):
 class State(Mapping[str, Mapping[str, Array]]):
     """The state of an optimizer: maps a slot's name to arrays by parameter name.
 
-    Host arrays are views, device arrays live on the device; all have the parameters' shapes.
+    Host arrays are views, device arrays live on the device, and what is on the disk is read when it
+    is asked for, into a read-only copy; all have the parameters' shapes.
 
     Parameters
     ----------
@@ -105,7 +106,7 @@ class State(Mapping[str, Mapping[str, Array]]):
         Steps, and what was changed on the fly.
     """
 
-    __slots__ = ("_parameters", "_slots", "counters", "master")
+    __slots__ = ("_master", "_parameters", "_slots", "counters")
 
     def __init__(
         self,
@@ -115,20 +116,28 @@ class State(Mapping[str, Mapping[str, Array]]):
     ) -> None:
         self._parameters = parameters
         self._slots = slots
-        self.master = master
+        self._master = master
         self.counters = Counters(0, (0,) * len(parameters))
 
     def arrays(self) -> dict[Key, Array]:
-        """Return all arrays, the parameters first, wherever they live."""
+        """Return all arrays, the parameters first, wherever they live: also `DiskArray`.
+
+        `adamoffload.offload.transfer` copies between any two of them.
+        """
         found = {("parameter", p.name): p.data for p in self._parameters}
-        for kind, arrays in (("master", self.master), *self._slots.items()):
+        for kind, arrays in (("master", self._master), *self._slots.items()):
             found |= {(kind, name): array for name, array in arrays.items()}
         return found
 
     def __getitem__(self, slot: str) -> Mapping[str, Array]:
         if slot not in self._slots:
             raise KeyError(f"the rule has no slot {slot!r}; it has {', '.join(self) or 'none'}")
-        return self._slots[slot]
+        return _Shown(self._slots[slot])
+
+    @property
+    def master(self) -> Mapping[str, Array]:
+        """Float32 master weights by name; empty where there are none."""
+        return _Shown(self._master)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._slots)
@@ -138,6 +147,31 @@ class State(Mapping[str, Mapping[str, Array]]):
 
     def __repr__(self) -> str:
         return f"State({', '.join(self) or 'no slots'}, step {self.counters.global_step})"
+
+
+class _Shown(Mapping[str, Array]):
+    """Arrays by name, as a user gets them: what is on the disk as a read-only copy."""
+
+    __slots__ = ("_arrays",)
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self._arrays = arrays
+
+    def __getitem__(self, name: str) -> Array:
+        array = self._arrays[name]
+        if isinstance(array, Stored):
+            array = array.read()
+            array.flags.writeable = False
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 # -- what somebody passes as one --------------------------------------------------------------

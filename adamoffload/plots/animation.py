@@ -139,6 +139,7 @@ class _WholeWriter(PillowWriter):
 
     @contextmanager
     def saving(self, fig: Any, outfile: Any, dpi: Any, *_: Any, **__: Any) -> Iterator[Any]:
+        """Return a context that writes all frames when it ends well, and no file otherwise."""
         with mpl.rc_context({"savefig.bbox": None}):  # every frame has the same size
             self.setup(fig, outfile, dpi)
             yield self

@@ -1,10 +1,11 @@
 """The ``sim`` backend: an accelerator with a virtual clock.
 
 Results are computed at once, with NumPy, and are those of any other backend to the last bit. When
-they would be there on the simulated machine is computed beside it, from bytes and FLOPs: by four
-engines (the device, a copy engine for each direction, the host) that work at the same time, each in
-order. So one can see, on a laptop, how an optimizer step overlaps on a machine that one does not
-have, and the times are the same in every run, to the last digit.
+they would be there on the simulated machine is computed beside it, from bytes and FLOPs: by six
+engines (the device, a copy engine for each direction, the host, and the disk's reads and writes)
+that work at the same time, each in order. So one can see, on a laptop, how an optimizer step
+overlaps on a machine that one does not have, and the times are the same in every run, to the last
+digit.
 
 What is in flight holds NaN until it is waited for, so a missing wait cannot go unnoticed; see
 `adamoffload_sim.flights`.
@@ -20,14 +21,23 @@ from typing import Any, final
 
 import numpy as np
 
-from adamoffload.device.array import DeviceArray, MemoryPool, address, span
-from adamoffload.device.backend import Backend, Done, HostArray, Memory, Ticket
+from adamoffload.device.array import DeviceArray, MemoryPool, address, span, storage
+from adamoffload.device.backend import Backend, Done, HostArray, Memory, Stored, Ticket
 from adamoffload_sim.clock import Clock, Engine, SimTicket
-from adamoffload_sim.flights import Flight, Flights, meet
-from adamoffload_sim.presets import DEVICES, LINKS, Device, Link, positive, preset
+from adamoffload_sim.flights import DiskFlight, Flight, Flights, meet
+from adamoffload_sim.presets import (
+    DEVICES,
+    DISKS,
+    LINKS,
+    Device,
+    Disk,
+    Link,
+    positive,
+    preset,
+)
 from adamoffload_sim.roofline import arrays_in, cost
 
-__all__ = ["DEVICES", "LINKS", "Device", "Link", "SimBackend"]
+__all__ = ["DEVICES", "DISKS", "LINKS", "Device", "Disk", "Link", "SimBackend"]
 
 
 @final
@@ -45,6 +55,8 @@ class SimBackend(Backend):
     host_ns_per_parameter : float
         What Adam takes on the host, in nanoseconds; >= 0. The default is what a fused Adam takes on
         two cores with memory to match; ``adamoffload bench`` measures yours.
+    disk : str or Disk
+        A preset (``sata``, ``nvme-pcie3``, ``nvme-pcie4``) or figures of your own.
 
     Raises
     ------
@@ -58,7 +70,8 @@ class SimBackend(Backend):
     - Work begins when its engine is free, its ``after`` is done and the host has issued it. An
       array operation takes ``launch_s + max(bytes / bandwidth, FLOPs / rate)`` on the device; a
       copy takes ``latency_s + bytes / bandwidth`` on its direction's engine, the second term times
-      the link's penalty unless the host's memory is pinned.
+      the link's penalty unless the host's memory is pinned. The disk takes ``latency_s + bytes /
+      bandwidth``; its files are real, and only their times are simulated.
     - Several virtual hosts cannot be simulated: threads that share a device share its host's time.
 
     Examples
@@ -87,11 +100,13 @@ class SimBackend(Backend):
         link: str | Link = "pcie4x16",
         device: str | Device = "a100",
         host_ns_per_parameter: float = 0.6,
+        disk: str | Disk = "nvme-pcie4",
     ) -> None:
         super().__init__()
         self._pool = MemoryPool(self.name, memory_bytes, self._computed)
         self._link = preset("link", link, Link, LINKS)
         self._device = preset("device", device, Device, DEVICES)
+        self._disk = preset("disk", disk, Disk, DISKS)
         self._host_ns = positive("sim: host_ns_per_parameter", host_ns_per_parameter, zero=True)
         self._clock = Clock()
         self._flights = Flights()
@@ -177,17 +192,29 @@ class SimBackend(Backend):
     def _h2d(self, source: HostArray, target: DeviceArray, after: tuple[Ticket, ...]) -> Ticket:
         return self._copy(target, source, after, upward=True)
 
+    def _read(self, source: Stored, target: HostArray, after: tuple[Ticket, ...]) -> Ticket:
+        flight = DiskFlight(source, target, upward=False)
+        return self._fly(flight, "read", self._disk.seconds("read", target.nbytes), after)
+
+    def _write(self, source: HostArray, target: Stored, after: tuple[Ticket, ...]) -> Ticket:
+        flight = DiskFlight(target, source, upward=True)
+        return self._fly(flight, "write", self._disk.seconds("write", source.nbytes), after)
+
     def _copy(
         self, device: DeviceArray, host: HostArray, after: tuple[Ticket, ...], *, upward: bool
+    ) -> Ticket:
+        seconds = self._link.seconds(host.nbytes, pinned=self._is_pinned(host))
+        flight = Flight(storage(device), span(device), host, upward=upward)
+        return self._fly(flight, "h2d" if upward else "d2h", seconds, after)
+
+    def _fly(
+        self, flight: Flight, engine: Engine, seconds: float, after: tuple[Ticket, ...]
     ) -> Ticket:
         ours = self._ours(after)
         with self._lock:
             ready_s, known, computed = self._order(ours)
-            flight = Flight(device, host, upward=upward)
             self._flights.issue(flight, known, computed)
-            engine: Engine = "h2d" if upward else "d2h"
             start_s = self._clock.start(engine, ready_s)
-            seconds = self._link.seconds(host.nbytes, pinned=self._is_pinned(host))
             stop_s = self._clock.occupy(engine, start_s, seconds)
             return self._ticket(start_s, stop_s, frozenset((*known, flight)), computed)
 

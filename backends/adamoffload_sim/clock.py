@@ -7,14 +7,14 @@ the same program has the same times, to the last digit, on any machine.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, final
+from typing import Literal, final, get_args
 
 from adamoffload.device.backend import Ticket
 from adamoffload_sim.flights import Flight
 
 __all__ = ["Clock", "Engine", "SimTicket"]
 
-Engine = Literal["device", "d2h", "h2d"]
+Engine = Literal["device", "d2h", "h2d", "read", "write"]
 
 
 class Clock:
@@ -36,7 +36,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.host_s = 0.0
-        self._free_s: dict[Engine, float] = {"device": 0.0, "d2h": 0.0, "h2d": 0.0}
+        self._free_s: dict[Engine, float] = dict.fromkeys(get_args(Engine), 0.0)
 
     def start(self, engine: Engine, ready_s: float) -> float:
         """Return when an engine can begin what the host issues now and is ready at `ready_s`."""

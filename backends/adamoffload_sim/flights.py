@@ -33,8 +33,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from adamoffload.device.array import DeviceArray, span, storage
-from adamoffload.device.backend import HostArray
+from adamoffload.device.array import DeviceArray, span
+from adamoffload.device.backend import HostArray, Stored
 
 __all__ = ["Flight", "Flights", "meet"]
 
@@ -53,11 +53,10 @@ class Flight:
 
     _seal: tuple[int, bytes] | None
 
-    def __init__(self, device: DeviceArray, host: HostArray, *, upward: bool) -> None:
-        memory = storage(device)
+    def __init__(self, memory: HostArray, where: Span, host: HostArray, *, upward: bool) -> None:
         self.upward = upward
         self.source, self.target = (host, memory) if upward else (memory, host)
-        self.device_span, self.host_span = span(device), byte_bounds(host)
+        self.device_span, self.host_span = where, byte_bounds(host)
         self.torn = False
         self._data: HostArray | None = self.source
         self._seal = None
@@ -95,6 +94,34 @@ class Flight:
     def forget(self) -> None:
         """Let go of the memory: tickets, and a ledger that holds them, outlive the copy."""
         self.source = self.target = _NOTHING
+
+
+class DiskFlight(Flight):
+    """A copy to or from a disk, which stands where the device does.
+
+    The file is read and written at once: what fails, fails at the call that asked for it.
+    """
+
+    __slots__ = ("_array",)
+
+    def __init__(self, array: Stored, host: HostArray, *, upward: bool) -> None:
+        super().__init__(_NOTHING, array.span, host, upward=upward)
+        self._array = array
+
+    def depart(self) -> None:
+        """Move the data, and show it to nobody yet."""
+        if self.upward:
+            self._array.write(self.source)
+            self._data = None
+        else:
+            self._data = self._array.read()
+        super().depart()
+
+    def arrive(self) -> None:
+        """Put what was read into the target."""
+        if self.upward and self.torn:
+            self._array.write(np.full(self._array.shape, np.nan, np.float32))
+        super().arrive()
 
 
 class Flights:
@@ -185,8 +212,8 @@ class Flights:
             self._touched.popleft()
         if spoilt:
             raise RuntimeError(
-                "sim: a host array was written to while it was being copied to the device; wait "
-                "for the copy's ticket first"
+                "sim: a host array was written to while it was being copied to the device or the "
+                "disk; wait for the copy's ticket first"
             )
 
 

@@ -141,9 +141,9 @@ def test_a_device_has_one_caller(
     for name in ("d2h", "h2d"):
         real = getattr(device, name)
 
-        def noted(*arguments: Any, real: Any = real) -> Any:
+        def noted(*arguments: Any, real: Any = real, **options: Any) -> Any:
             callers.add(threading.get_ident())
-            return real(*arguments)
+            return real(*arguments, **options)
 
         monkeypatch.setattr(device, name, noted)
     ao.save(tmp_path / "x", optimizer)

@@ -35,7 +35,7 @@ def test_demo_fails_where_predicted_and_then_learns(demo: tuple[Path, str]) -> N
         if line.strip().startswith(("predicted", "happened"))
     )
     assert predicted == happened
-    assert "out of memory for moment2 of layer2.weight" in happened
+    assert "out of memory for v of 301,066 parameters" in happened
     numbers = json.loads((output / "demo.json").read_text())
     assert numbers["test_accuracy"][-1] >= 0.97
     assert numbers["device_peak_bytes"] <= numbers["device_memory_bytes"] == 4 << 20
@@ -75,7 +75,7 @@ def test_demo_predicts_also_where_allocations_are_rounded_up(
     monkeypatch.setattr(MemoryPool, "release", lambda pool, n: release(pool, rounded(n)))
     assert main(["demo", "--epochs", "1", "--output", str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    assert "3,741,696 in use" in text
+    assert "3,631,616 in use" in text
     assert "NOT" not in text
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,14 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import adamoffload as ao
+from adamoffload.offload.transfer import on_host
 
 from plain import Plain
 
 RULES = {name: getattr(ao.rules, name) for name in ao.rules.__all__}
-EVERY_SECOND = ao.Strategy(name="every second", state="host", every=2)
-STRATEGIES = {**ao.strategies, "every second": EVERY_SECOND}
-SHIPPED = [name for name in STRATEGIES if "disk" not in name]
-LANES = ("d2h", "h2d")
+UNSHIPPED = (
+    ao.Strategy(name="every second", state="host", every=2),
+    ao.Strategy(name="disk to device", state="disk", arithmetic="device"),
+)
+STRATEGIES = {**ao.strategies, **{strategy.name: strategy for strategy in UNSHIPPED}}
+LANES = ("d2h", "h2d", "read", "write")
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,12 @@ class HalvesTheSign(ao.Rule):
 
 
 ALL_RULES = {**RULES, "a stranger's": HalvesTheSign}
+
+
+def on_disk(strategy: ao.Strategy, rule: ao.Rule, directory: str) -> dict[str, str]:
+    """Return the options that a strategy needs for the disk."""
+    uses = any(home == "disk" for _, home, _ in strategy.kept(rule))
+    return {"directory": directory} if uses else {}
 
 
 class Run:
@@ -78,6 +89,8 @@ class Run:
             params = [group for group in params if group["params"]]
             params.append({"order_params": self.parameters})
         named = STRATEGIES[strategy] if isinstance(strategy, str) else strategy
+        self.folder = tempfile.TemporaryDirectory()
+        options |= on_disk(named, rule, self.folder.name)
         self.optimizer = ao.Optimizer(params, rule, strategy=named, ledger=self.ledger, **options)
         scale = options.get("loss_scale", 1.0)
         self.plain = Plain(
@@ -87,6 +100,14 @@ class Run:
         )
         self.moved = 0
         self.before = self.device.traffic()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.optimizer.close()
+        assert not os.listdir(self.folder.name)
+        self.folder.cleanup()
 
     def step(self, absent: frozenset[int] = frozenset(), *, submit: bool = False) -> None:
         given: dict[str, Any] = {}
@@ -111,11 +132,7 @@ class Run:
 
     def check(self) -> None:
         """Compare every bit, and every byte."""
-        bring = self.device.asnumpy
-        found = {
-            key: bring(x) if self.device.owns(x) else x
-            for key, x in self.optimizer.state.arrays().items()
-        }
+        found = {key: on_host(self.device, x) for key, x in self.optimizer.state.arrays().items()}
         for key, expected in self.plain.arrays().items():
             np.testing.assert_array_equal(found[key], expected, err_msg=str(key))
             nan = np.isnan(expected)
@@ -125,7 +142,7 @@ class Run:
         for name, master in self.optimizer.master.items():
             np.testing.assert_array_equal(found["parameter", name], master)
         predicted = self.optimizer.strategy.bytes_per_parameter(self.optimizer.rule, "float32")
-        for lane in ("d2h", "h2d"):
+        for lane in LANES:
             counted = sum(e.nbytes for e in self.ledger.events if e.hop == lane and e.step)
             assert counted == predicted[lane] * self.moved, lane
 
@@ -135,12 +152,13 @@ problems = st.fixed_dictionaries(
         "shapes": st.lists(
             st.sampled_from([(), (1,), (7,), (3, 5), (64,), (2, 3, 4)]), min_size=1, max_size=6
         ),
-        "strategy": st.sampled_from(SHIPPED),
+        "strategy": st.sampled_from([*STRATEGIES]),
         "fraction": st.sampled_from([1.0, 0.5, 0.0]),
         "minimum_size": st.sampled_from([0, 10]),
         "chunk_bytes": st.sampled_from([4, 12, 100, 1 << 20]),
         "slots": st.integers(1, 4),
         "threads": st.integers(1, 2),
+        "engine": st.sampled_from(["numpy", "auto"]),
         "backend": st.sampled_from(["numpy", "sim"]),
         "loss_scale": st.sampled_from([1.0, 1.0, 8.0]),
         "groups": st.none()
@@ -175,68 +193,67 @@ def test_every_strategy_computes_the_bits_and_moves_the_bytes(
         minimum_size=problem.pop("minimum_size"),
     )
     rule = ALL_RULES[name](learning_rate=0.125, weight_decay=0.25)
-    run = Run(rule, problem.pop("shapes"), strategy, **problem)
-    for gone in absent:
-        run.step(gone, submit=submit)
-    run.check()
+    with Run(rule, problem.pop("shapes"), strategy, **problem) as run:
+        for gone in absent:
+            run.step(gone, submit=submit)
+        run.check()
 
 
 @pytest.mark.parametrize("engine", ["numpy", "numba"])
-@pytest.mark.parametrize("strategy", SHIPPED)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("name", ALL_RULES)
 def test_denormals_become_zero_under_every_strategy(name: str, strategy: str, engine: str) -> None:
     if engine == "numba":
         pytest.importorskip("numba")
-    run = Run(
-        ALL_RULES[name](learning_rate=0.125), [(40,), (3,)], strategy, engine=engine, chunk_bytes=64
-    )
-    for _ in range(66):
-        run.rng = np.random.default_rng(1)
-        run.step()
-    run.check()
+    rule = ALL_RULES[name](learning_rate=0.125)
+    with Run(rule, [(40,), (3,)], strategy, engine=engine, chunk_bytes=64) as run:
+        for _ in range(66):
+            run.rng = np.random.default_rng(1)
+            run.step()
+        run.check()
 
 
-@pytest.mark.parametrize("strategy", SHIPPED)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_memory_is_where_the_strategy_says(strategy: str) -> None:
     rule = ao.rules.Adam()
-    run = Run(rule, [(1000,), (24,)], strategy, chunk_bytes=400)
-    used, chosen = run.optimizer.memory(), STRATEGIES[strategy].chosen([1000, 24])
-    size = sum((1000, 24)[i] for i in chosen)
-    per_parameter = STRATEGIES[strategy].memory_per_parameter(rule)
-    resident = ao.strategies["resident"].memory_per_parameter(rule)
-    for place, nbytes in (("device", used.device), ("host", used.host), ("disk", used.disk)):
-        staging = sum(
-            h.nbytes
-            for h in used.holdings
-            if h.kind == "staging" and (h.place == place or (h.place, place) == ("pinned", "host"))
-        )
-        expected = per_parameter[place] * size + resident[place] * (1024 - size)
-        assert nbytes - staging == expected, place
-    gradients = 4 * 1024
-    assert run.device.memory().used == used.device - gradients
+    with Run(rule, [(1000,), (24,)], strategy, chunk_bytes=400) as run:
+        used, chosen = run.optimizer.memory(), STRATEGIES[strategy].chosen([1000, 24])
+        size = sum((1000, 24)[i] for i in chosen)
+        per_parameter = STRATEGIES[strategy].memory_per_parameter(rule)
+        resident = ao.strategies["resident"].memory_per_parameter(rule)
+        for place, nbytes in (("device", used.device), ("host", used.host), ("disk", used.disk)):
+            staging = sum(
+                h.nbytes
+                for h in used.holdings
+                if h.kind == "staging"
+                and (h.place == place or (h.place, place) == ("pinned", "host"))
+            )
+            expected = per_parameter[place] * size + resident[place] * (1024 - size)
+            assert nbytes - staging == expected, place
+        gradients = 4 * 1024
+        assert run.device.memory().used == used.device - gradients
 
 
-@pytest.mark.parametrize("strategy", SHIPPED)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_run_moves_on_to_another_strategy_bitwise(strategy: str) -> None:
-    run = Run(
-        ao.rules.Adam(learning_rate=0.1, weight_decay=0.1),
-        [(30,), (5,)],
-        "adam-offload",
-        chunk_bytes=40,
-    )
-    for other in (strategy, "resident", "zero-offload", strategy):
-        run.step(frozenset([1]))
-        run.step()
-        run.optimizer.to(STRATEGIES[other])
-        run.moved, run.ledger = 0, ao.Ledger()  # the bytes are another test's
-    run.check()
-    assert str(run.optimizer.strategy.name) == strategy
+    rule = ao.rules.Adam(learning_rate=0.1, weight_decay=0.1)
+    with Run(rule, [(30,), (5,)], "adam-offload", chunk_bytes=40) as run:
+        for other in (strategy, "resident", "zero-offload", strategy):
+            run.step(frozenset([1]))
+            run.step()
+            new = STRATEGIES[other]
+            run.optimizer.to(new, **on_disk(new, rule, run.folder.name))
+            run.moved, run.ledger = 0, ao.Ledger()  # the bytes are another test's
+        run.check()
+        assert str(run.optimizer.strategy.name) == strategy
 
 
 def test_an_older_optimizer_of_a_parameter_is_refused() -> None:
-    run = Run(ao.rules.Adam(), [(3,), (2,)], "adam-offload")
-    newer = ao.Optimizer(run.parameters[1:], ao.rules.Adam())
-    with pytest.raises(RuntimeError, match="another optimizer was constructed on parameter 'p1'"):
-        run.step()
-    assert run.optimizer.global_step == 0
-    assert newer([run.device.asarray(np.ones(2, np.float32))]) == (True,)
+    with Run(ao.rules.Adam(), [(3,), (2,)], "adam-offload") as run:
+        newer = ao.Optimizer(run.parameters[1:], ao.rules.Adam())
+        with pytest.raises(
+            RuntimeError, match="another optimizer was constructed on parameter 'p1'"
+        ):
+            run.step()
+        assert run.optimizer.global_step == 0
+        assert newer([run.device.asarray(np.ones(2, np.float32))]) == (True,)

@@ -146,10 +146,10 @@ def test_settings_are_those_given() -> None:
     assert rows["optimizer"] == "AdamOffload"
     assert rows["parameters"] == "1, 4 elements"
     assert rows["learning rate"] == "a table of 2: 0.5 to 0.25"
-    assert rows["beta1, beta2"] == "0.8, 0.9"
-    assert rows["epsilon"].startswith("1e-06")
-    assert rows["Nesterov"] == "yes"
-    assert rows["weight decay"] == "function, called with the step"
+    assert (rows["rule"], rows["strategy"]) == ("Adam", "adam-offload")
+    assert (rows["beta1"], rows["beta2"], rows["eps"]) == ("0.8", "0.9", "1e-06")
+    assert rows["nesterov"] == "yes"
+    assert rows["weight decay"] == "function, called with the step, l2"
     assert rows["loss scale"] == "8"
     assert rows["engine"] == "numpy, 3 threads"
     assert rows["steps done"] == "0"

@@ -494,7 +494,8 @@ class Optimizer(Kept):
         Whatever else is raised, `KeyboardInterrupt` included: either nothing has changed, and the
         next call works, or every further call raises `RuntimeError` and says which parameters had
         been touched. An interrupt in the last moment may also find the step done; `global_step`
-        tells.
+        tells. With ``accumulate``, a step that raises when it is complete drops its micro-steps:
+        begin with the first again.
         """
         with self._lock:
             if self._pending:
@@ -577,6 +578,8 @@ class Optimizer(Kept):
             except BaseException as error:
                 counters = self._state.counters
                 self._integrity.conclude(underway, error, counters, self._pipeline.settle)
+                if self._micro_step >= self._accumulate:  # its gradients are in the sums
+                    self._sums, self._micro_step = {}, 0
                 raise
         if self._accumulate > 1:
             self._sums, self._micro_step = {}, 0

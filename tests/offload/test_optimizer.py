@@ -209,6 +209,18 @@ def test_a_gradient_may_be_overwritten_between_micro_steps() -> None:
     assert bits(optimizer) == bits(twin)
 
 
+def test_a_step_that_raises_when_it_is_complete_begins_with_its_first_micro_step_again() -> None:
+    optimizer, twin = make(5, accumulate=2, on_nonfinite="raise"), make(5)
+    a, b = gradients(optimizer, 0)[0], gradients(optimizer, 1)[0]
+    optimizer([a])
+    with pytest.raises(FloatingPointError):
+        optimizer([b * np.float32(np.nan)])
+    assert optimizer([a]) == (False,)
+    assert optimizer([b]) == (True,)
+    twin([a + b])
+    assert bits(optimizer) == bits(twin)
+
+
 def test_flush_takes_a_short_last_step() -> None:
     optimizer, twin = make(5, accumulate=3), make(5)
     a, b = gradients(optimizer, 0)[0], gradients(optimizer, 1)[0]

@@ -7,7 +7,7 @@ live. Their nine arguments, the names of their state and their checks are those 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -105,27 +105,49 @@ class _Face(Optimizer):
     """What `AdamOffload` and `Adam` share: MindSpore's names."""
 
     _exempt = ("beta", "gamma")
+    _where: ClassVar[str]
+    """The strategy."""
 
     def __init__(
         self,
         params: Any,
-        learning_rate: Any,
-        beta1: float,
-        beta2: float,
-        eps: float,
-        use_locking: bool,
-        use_nesterov: bool,
-        weight_decay: Any,
-        loss_scale: float,
-        **options: Any,
+        learning_rate: Any = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        use_locking: bool = False,
+        use_nesterov: bool = False,
+        weight_decay: Any = 0.0,
+        loss_scale: float = 1.0,
+        *,
+        on_nonfinite: str = "propagate",
+        accumulate: int = 1,
+        ledger: Ledger | None = None,
+        probe: Probe | None = None,
+        chunk_bytes: int = 4 << 20,
+        slots: int = 3,
+        threads: int | None = None,
+        engine: str = "auto",
     ) -> None:
         owner = type(self).__name__  # messages name the optimizer, not its rule
         read_constants(owner, beta1, beta2, eps)
         nesterov = flag(owner, "use_nesterov", use_nesterov)
         rate, decay = read_rate(owner, learning_rate), read_decay(owner, weight_decay)
-        rule = AdamRule(rate.source, beta1, beta2, eps, nesterov, decay.source)
-        locking = flag(owner, "use_locking", use_locking)
-        super().__init__(params, rule, loss_scale=loss_scale, use_locking=locking, **options)
+        super().__init__(
+            params,
+            AdamRule(rate.source, beta1, beta2, eps, nesterov, decay.source),
+            strategy=self._where,
+            loss_scale=loss_scale,
+            accumulate=accumulate,
+            on_nonfinite=on_nonfinite,
+            use_locking=flag(owner, "use_locking", use_locking),
+            ledger=ledger,
+            probe=probe,
+            chunk_bytes=chunk_bytes,
+            slots=slots,
+            threads=threads,
+            engine=engine,
+        )
 
     @property
     def moment1(self) -> Mapping[str, Array]:
@@ -349,47 +371,7 @@ class AdamOffload(_Face):
     array([ 0.05, -0.3 ], dtype=float32)
     """
 
-    def __init__(
-        self,
-        params: Any,
-        learning_rate: Any = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        use_locking: bool = False,
-        use_nesterov: bool = False,
-        weight_decay: Any = 0.0,
-        loss_scale: float = 1.0,
-        *,
-        on_nonfinite: str = "propagate",
-        accumulate: int = 1,
-        ledger: Ledger | None = None,
-        probe: Probe | None = None,
-        chunk_bytes: int = 4 << 20,
-        slots: int = 3,
-        threads: int | None = None,
-        engine: str = "auto",
-    ) -> None:
-        super().__init__(
-            params,
-            learning_rate,
-            beta1,
-            beta2,
-            eps,
-            use_locking,
-            use_nesterov,
-            weight_decay,
-            loss_scale,
-            strategy="adam-offload",
-            on_nonfinite=on_nonfinite,
-            accumulate=accumulate,
-            ledger=ledger,
-            probe=probe,
-            chunk_bytes=chunk_bytes,
-            slots=slots,
-            threads=threads,
-            engine=engine,
-        )
+    _where = "adam-offload"
 
     def memory(self) -> OffloadMemory:
         """Return where the bytes are; gradients are counted as if all of them exist."""
@@ -412,7 +394,7 @@ class Adam(_Face):
     ----------
     params, learning_rate, beta1, beta2, eps, use_locking, use_nesterov, weight_decay, loss_scale
         See `AdamOffload`.
-    on_nonfinite, accumulate, ledger, probe, chunk_bytes, threads, engine
+    on_nonfinite, accumulate, ledger, probe, chunk_bytes, slots, threads, engine
         See `Optimizer`.
 
     Raises
@@ -439,45 +421,7 @@ class Adam(_Face):
     DeviceArray(shape=(2,), dtype=float32, device='numpy')
     """
 
-    def __init__(
-        self,
-        params: Any,
-        learning_rate: Any = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        use_locking: bool = False,
-        use_nesterov: bool = False,
-        weight_decay: Any = 0.0,
-        loss_scale: float = 1.0,
-        *,
-        on_nonfinite: str = "propagate",
-        accumulate: int = 1,
-        ledger: Ledger | None = None,
-        probe: Probe | None = None,
-        chunk_bytes: int = 4 << 20,
-        threads: int | None = None,
-        engine: str = "auto",
-    ) -> None:
-        super().__init__(
-            params,
-            learning_rate,
-            beta1,
-            beta2,
-            eps,
-            use_locking,
-            use_nesterov,
-            weight_decay,
-            loss_scale,
-            strategy="resident",
-            on_nonfinite=on_nonfinite,
-            accumulate=accumulate,
-            ledger=ledger,
-            probe=probe,
-            chunk_bytes=chunk_bytes,
-            threads=threads,
-            engine=engine,
-        )
+    _where = "resident"
 
     def memory(self) -> ResidentMemory:
         """Return where the bytes are; gradients are counted as if all of them exist."""

@@ -28,7 +28,7 @@ from adamoffload.rules.adam import adam, step_size
 plt.rcParams.update(ao.plots.STYLE)
 
 source = inspect.getsource(adam)
-print(source[source.index("    m = beta1") : source.index("    if flush")])
+print(source[source.index("    m = beta1") : source.index("    return delta")])
 
 # %%
 # **Predict.** Count the operations on whole arrays: additions, multiplications, a root, a

@@ -180,7 +180,7 @@ problems = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("name", ALL_RULES)
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=40, derandomize=True)
 @given(problem=problems)
 def test_every_strategy_computes_the_bits_and_moves_the_bytes(
     name: str, problem: dict[str, Any]

@@ -715,7 +715,7 @@ def backend_of(array: object) -> Backend | None:
     >>> backend_of(device.asarray(np.zeros(3))) is device, backend_of(np.zeros(3))
     (True, None)
     """
-    # The youngest first: where a broken one claims what is another's, the answer is always the same.
+    # The youngest first: where a broken one claims too much, the answer is always the same.
     for reference in list(_live.values())[::-1]:
         backend = reference()
         if backend is not None and backend.owns(array):

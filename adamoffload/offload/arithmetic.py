@@ -49,6 +49,9 @@ def check_rule(owner: str, rule: object) -> Rule:
             f"{who}.slots: {listed(bad)} cannot be the name of a slot: names are identifiers, each "
             f"given once, and none of {', '.join(_TAKEN)}"
         )
+    strange = [s for s in rule.squares if s not in slots]
+    if strange:
+        raise ValueError(f"{who}.squares: {listed(strange, slots)} is none of the slots")
     if rule.decay not in ("l2", "decoupled"):
         raise ValueError(f"{who}.decay must be 'l2' or 'decoupled', got {describe(rule.decay)}")
     return rule

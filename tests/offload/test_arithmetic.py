@@ -47,6 +47,14 @@ def test_a_declaration_that_cannot_be_is_one_sentence(
     assert str(caught.value).startswith("Optimizer: Rule.")
 
 
+def test_squares_that_are_no_slots_are_refused() -> None:
+    class Squares(Rule):
+        squares = ("w",)
+
+    with pytest.raises(ValueError, match=r"Squares\.squares: 'w'.* is none of the slots"):
+        check_rule("Optimizer", Squares())
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -105,6 +105,7 @@ class _Face(Optimizer):
     """What `AdamOffload` and `Adam` share: MindSpore's names."""
 
     _exempt = ("beta", "gamma")
+    _unique = True
     _where: ClassVar[str]
     """The strategy."""
 

@@ -82,15 +82,27 @@ class Gradients:
         TypeError, ResidencyError, ValueError
             As `flat`; and for what is no parameter of this optimizer.
         """
+        index = self.index_of(parameter)
+        return index, self._flat(gradient, *self._expected[index])
+
+    def index_of(self, parameter: Any) -> int:
+        """Return the index of a parameter, given it or its name.
+
+        Raises
+        ------
+        ValueError
+            If it is none of this optimizer's; a name comes with the nearest.
+        """
         name = parameter.name if isinstance(parameter, Parameter) else parameter
         index = self._index.get(name, -1) if isinstance(name, str) else -1
         strange = isinstance(parameter, Parameter) and self._parameters[index] is not parameter
         if index < 0 or strange:
+            near = isinstance(name, str) and f": {listed([name], [*self._index])}"
             raise ValueError(
-                f"{self._owner}: {describe(parameter)} is no parameter of this optimizer; pass one "
-                f"of optimizer.parameters, or its name"
+                f"{self._owner}: {describe(parameter)} is no parameter of this optimizer"
+                f"{near or '; pass one of optimizer.parameters, or its name'}"
             )
-        return index, self._flat(gradient, *self._expected[index])
+        return index
 
     def _by_order(self, gradients: Mapping[str, Array]) -> list[Array | None]:
         unknown = [name for name in gradients if name not in self._index]

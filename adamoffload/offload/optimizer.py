@@ -225,7 +225,6 @@ class Optimizer(Kept):
         self._integrity = Integrity(owner, self._settings.names)
         # Reentrant: a schedule may ask for what the lock protects, or assign a rate.
         self._lock = threading.RLock() if locking else nullcontext()
-        self._unique = True
         self._pending, self._sums, self._micro_step = {}, {}, 0
         self._probe.attach(self._watched())
         self._holdings = memory_of(self._pipeline, self._accumulate).holdings
@@ -440,18 +439,7 @@ class Optimizer(Kept):
         self._state.counters = self._state.counters._replace(**changed)
 
     def _names(self, parameters: Sequence[Any], caller: str = "") -> list[str]:
-        own = {p.name: p for p in self._parameters}
-        names = []
-        for given in parameters:
-            name = given.name if isinstance(given, Parameter) else given
-            strange = isinstance(given, Parameter) and own.get(given.name) is not given
-            if not isinstance(name, str) or name not in own or strange:
-                near = f" {listed([name], [*own])}" if isinstance(name, str) else ""
-                raise ValueError(
-                    f"{self._settings.owner}: {describe(given)} is no parameter of this "
-                    f"optimizer:{near or ' pass parameters, or their names'}"
-                )
-            names.append(name)
+        names = [self._settings.names[self._gradients.index_of(given)] for given in parameters]
         if caller and not names:
             raise ValueError(f"{self._settings.owner}: {caller} needs the parameters to {caller}")
         return names

@@ -17,7 +17,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,8 @@ class NumbaKernel:
         self.program = program
         self._arguments = _arguments(program)
         array, scalar = numba.float32[::1], numba.float32
-        arguments = [array] * len(program.arrays) + [scalar] * len(self._arguments)
-        self._loop = _compiled(source(program), numba.void(*arguments))
+        self._types = [array] * len(program.arrays) + [scalar] * len(self._arguments)
+        self._loop = _compiled("loop", source(program), self._types)
 
     def scratch(self) -> None:
         """Allocate nothing: intermediate values stay in registers of the processor."""
@@ -88,12 +88,23 @@ class NumbaKernel:
         """Run the loop over one block of the arrays, in place."""
         self._loop(*arrays, *[np.float32(values[i]) for i in self._arguments])
 
-    def sums(self, x: Any, begins: Any, smallest: Any = None) -> Any:
-        """Sum up each row of an array, as `adamoffload.engine.sums.row_sums` does."""
-        sums = np.empty((4, len(begins)))
-        limits = np.full(len(begins), -1, np.float32) if smallest is None else smallest
-        _sums_loop()(x, begins, limits, sums)
+    def watch(
+        self, arrays: Sequence[Any], values: Sequence[Any], _: None, ends: Any, limits: Any
+    ) -> Any:
+        """Run the loop over one block, and sum up what it reads and leaves there.
+
+        One call, since a thread that comes back from compiled code has to wait for the interpreter
+        lock; where sums had calls of their own, that took longer than the update.
+        """
+        sums = np.zeros((len(ends), 1 + len(arrays), 5))
+        scalars = [np.float32(values[i]) for i in self._arguments]
+        self._watching(*arrays, *scalars, ends, limits, sums)
         return sums
+
+    @cached_property
+    def _watching(self) -> Callable[..., Any]:
+        more = [numba.intp[::1], numba.float32[:, ::1], numba.float64[:, :, ::1]]
+        return _compiled("watched", _watching_source(self.program), [*self._types, *more])
 
 
 def source(program: Program) -> str:
@@ -157,57 +168,79 @@ def _statement(line: Instruction, registers: Sequence[Register]) -> str:
     return f"r{line.result} = {_EXPRESSIONS[line.ufunc].format(*operands)}"
 
 
-def loop(x: Any, begins: Any, smallest: Any, sums: Any) -> None:
-    """Sum up rows, some thousand elements at a time: so many float32 adds up to some 1e-6."""
-    for row in range(begins.size):
-        stop = x.size if row + 1 == begins.size else begins[row + 1]
-        sums[:, row] = 0
-        for start in range(begins[row], stop, 4096):
-            part = x[start : min(start + 4096, stop)]
-            squares = np.float32(0)
-            for i in range(part.size):
-                squares += part[i] * part[i]
-            sound = 1e-27 < squares < np.inf  # else they have overflowed, or lost digits
-            if sound:
-                sums[0, row] += squares
-            else:
-                for i in range(part.size):
-                    sums[0, row] += np.float64(part[i]) ** 2
-            if smallest[row] >= 0:
-                total, few = np.float32(0), np.int32(0)
-                for i in range(part.size):
-                    total += part[i]
-                    few += np.int32(part[i] < smallest[row])
-                sums[2, row] += few
-                if sound:
-                    sums[1, row] += total
-                else:
-                    for i in range(part.size):
-                        sums[1, row] += part[i]
-                        sums[3, row] += part[i] == np.inf
+def add_up(x: Any, before: int, limit: Any, sums: Any) -> None:
+    """Add the sums of a segment to `array_sums` of what comes before it."""
+    squares, total, below = np.float32(0), np.float32(0), np.int32(0)
+    for i in range(x.size):
+        squares += x[i] * x[i]
+    sound = 1e-26 < squares < np.inf  # else they have overflowed, or lost digits
+    if sound:
+        sums[0] += squares
+    else:
+        for i in range(x.size):
+            sums[0] += np.float64(x[i]) ** 2
+    if limit >= 0:
+        for i in range(x.size):
+            total += x[i]
+            below += np.int32(x[i] < limit)
+        sums[2] += below
+        if sound:
+            sums[1] += total
+        else:
+            for i in range(x.size):
+                sums[1] += x[i]
+                sums[3] += x[i] == np.inf
+    if sums[4] == before:  # all finite so far
+        finite = x.size if sound else 0
+        while finite < x.size and np.isfinite(x[finite]):
+            finite += 1
+        sums[4] += finite
 
 
-@cache
-def _sums_loop() -> Callable[..., Any]:
-    array, begins = numba.float32[::1], numba.intp[::1]
-    signature = numba.void(array, begins, array, numba.float64[:, ::1])
-    head = "from __future__ import annotations\nimport numpy as np\n\n"
-    text = head + inspect.getsource(loop)
-    return _compiled(text, signature, fastmath={"reassoc"})  # the order of addition is free
+def _watching_source(program: Program) -> str:
+    """Return a loop around `loop`: by segments, which are in the cache when they are summed up."""
+    count = len(program.arrays)
+    arrays = [f"x{k}" for k in range(count)]
+    scalars = [f"c{k}" for k in range(len(_arguments(program)))]
+    segments = [f"s{k}" for k in range(count)]
+
+    def add(k: int) -> str:
+        where = f"first - start, limits[part, {k}], sums[part, {k}]"
+        return f"            add_up(s{k % count}, {where})"
+
+    lines = [
+        *("from __future__ import annotations", source(program), "", inspect.getsource(add_up)),
+        f"def watched({', '.join([*arrays, *scalars])}, ends, limits, sums):",
+        "    start = 0",
+        "    for part in range(ends.size):",
+        "        for first in range(start, ends[part], 1024):",
+        "            last = min(first + 1024, ends[part])",
+        *(f"            s{k} = x{k}[first:last]" for k in range(count)),
+        add(0),
+        f"            loop({', '.join([*segments, *scalars])})",
+        *map(add, range(1, count + 1)),
+        "        start = ends[part]",
+    ]
+    return "\n".join(lines)
 
 
-def _compiled(text: str, signature: Any, **more: Any) -> Callable[..., Any]:
-    options: Any = {"nogil": True, "error_model": "numpy", "boundscheck": False, **more}
+def _compiled(name: str, text: str, types: Sequence[Any]) -> Callable[..., Any]:
+    """Compile a function of a text; what it calls there is compiled into it."""
     try:
-        function, cached = _from_cache_folder(text), True
+        namespace, cached = _from_cache_folder(text), True
     except OSError:  # a home that cannot be written to: compile in every process
-        function, cached = _from_text(text), False
-    compiler: Any = numba.njit(signature, cache=cached, **options)
-    loop: Callable[..., Any] = compiler(function)
-    return loop
+        namespace, cached = _from_text(text), False
+    options: Any = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+    if name == "watched":
+        namespace["loop"] = numba.njit(**options)(namespace["loop"])
+        free = {"reassoc", "contract"}  # sums may be taken in any order
+        namespace["add_up"] = numba.njit(fastmath=free, **options)(namespace["add_up"])
+    compiler: Any = numba.njit(numba.void(*types), cache=cached, **options)
+    function: Callable[..., Any] = compiler(namespace[name])
+    return function
 
 
-def _from_cache_folder(text: str) -> Any:
+def _from_cache_folder(text: str) -> dict[str, Any]:
     """Import the source from a file, since Numba caches only what has one."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adamoffload"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -224,10 +257,10 @@ def _from_cache_folder(text: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # Numba looks the module up when it reads its cache
     spec.loader.exec_module(module)
-    return module.loop
+    return vars(module)
 
 
-def _from_text(text: str) -> Any:
+def _from_text(text: str) -> dict[str, Any]:
     namespace: dict[str, Any] = {}
     exec(compile(text, "<adamoffload>", "exec"), namespace)
-    return namespace["loop"]
+    return namespace

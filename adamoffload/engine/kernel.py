@@ -6,13 +6,14 @@ The result does not depend on the block: every element is computed by itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 
 from adamoffload.arguments import choice
 from adamoffload.engine.program import Program
-from adamoffload.engine.sums import row_sums
+from adamoffload.engine.sums import array_sums
 
 __all__ = ["ENGINES", "Flat", "Kernel", "NumpyKernel", "Span", "kernel_type"]
 
@@ -57,8 +58,26 @@ class Kernel(Protocol):
             The calling thread's.
         """
 
-    def sums(self, x: Flat, begins: Any, smallest: Flat | None = None, /) -> Any:
-        """Sum up each row of an array, as `adamoffload.engine.sums.row_sums` does."""
+    def watch(
+        self, arrays: Sequence[Flat], values: Sequence[Any], scratch: Any, ends: Any, limits: Any, /
+    ) -> Any:
+        """Run the program on one block, and sum up what it reads and leaves there.
+
+        Parameters
+        ----------
+        arrays, values, scratch
+            As in a call.
+        ends : ndarray, shape (parts,), intp
+            Where each part of the block ends; each begins where the last one ends.
+        limits : ndarray, shape (parts, 1 + arrays), float32
+            What the elements are compared with, or `NO_LIMIT`.
+
+        Returns
+        -------
+        ndarray, shape (parts, 1 + arrays, 5), float64
+            What `adamoffload.engine.sums.array_sums` says of the first array before, of the others
+            after, and of the first after.
+        """
 
 
 class NumpyKernel:
@@ -105,9 +124,20 @@ class NumpyKernel:
         for ufunc, operands, result in self._body:
             ufunc(*[registers[i] for i in operands], out=registers[result])
 
-    def sums(self, x: Flat, begins: Any, smallest: Flat | None = None) -> Any:
-        """Sum up each row of an array: `row_sums`."""
-        return row_sums(x, begins, smallest)
+    @np.errstate(all="ignore")
+    def watch(
+        self, arrays: Sequence[Any], values: Sequence[Any], scratch: Any, ends: Any, limits: Any
+    ) -> Any:
+        """Run the program on one block, and sum up what it reads and leaves there."""
+        parts = [slice(*ends) for ends in pairwise([0, *ends.tolist()])]
+        before = [array_sums(arrays[0][part]) for part in parts]
+        self(arrays, values, scratch)
+        after = [*arrays[1:], arrays[0]]
+        sums = [
+            [first, *[array_sums(x[part], its[k]) for k, x in enumerate(after, 1)]]
+            for part, first, its in zip(parts, before, limits.tolist(), strict=True)
+        ]
+        return np.array(sums, np.float64).reshape(len(parts), 1 + len(arrays), 5)
 
 
 def kernel_type(owner: str, engine: object) -> Callable[[Program], Kernel]:

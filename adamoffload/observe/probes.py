@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from adamoffload.arguments import choice, describe, positive_integer
+from adamoffload.engine.kernel import Kernel
 from adamoffload.observe.quantities import Quantities
 from adamoffload.observe.rows import SamplePlan, Watched
 from adamoffload.observe.sampling import (
@@ -70,7 +71,7 @@ class Probe:
     ``gradient``   as it reaches the rule: decayed, unscaled
     ``m``, ...     each slot of the rule by its name: Adam has m and v
     ``step_size``  the update's absolute value
-    ``sqrt_v``     the root of v. This and what follows is there for rules with v and an epsilon
+    ``sqrt_v``     the root of each slot that holds squares (`Rule.squares`)
     ``rate``       :math:`\alpha_t / (\sqrt{v} + \epsilon)`: each coordinate's own learning rate. A
                    rule that corrects the bias of v (`AdamW`) has a smaller :math:`\epsilon` in this
                    formula while t is small; AMSGrad divides by the root of ``v_max``
@@ -78,12 +79,16 @@ class Probe:
                    gradients agree; in the first step it is the gradient's sign. 0 where m is 0
     =============  =============================================================================
 
-    and, as one number each (`numbers`): ``lr``; ``lr_t``, with the bias corrections; ``bias1`` and
-    ``bias2``, :math:`1 - \beta^t`; ``update_ratio``, the norm of the update over the parameter's
-    before it; ``eps_limited``, the share of coordinates whose root of v is below epsilon;
+    As one number each (`numbers`) there are ``lr``; ``lr_t``, with the bias corrections; ``bias1``
+    and ``bias2``, :math:`1 - \beta^t`; ``update_ratio``, the norm of the update over that of the
+    parameter before it; ``eps_limited``, the share of coordinates whose root of v is below epsilon;
     ``frozen``, the share whose v is infinite, since the square of a gradient overflowed: they never
-    move again. A parameter that a sampled step leaves alone, since it has no gradient, has NaN in
-    its row, and so has its group.
+    move again.
+
+    What depends on the formula of the update is there for rules whose formula is known: ``rate``
+    and the two shares for `rules.Adam`, `AdamW`, `AMSGrad` and `Adagrad`; ``ratio``, ``lr_t`` and
+    the biases for the first three. A parameter that a sampled step leaves alone, since it has no
+    gradient, has NaN in its row, and so has its group.
 
     Norms, shares and the search for NaN are over all coordinates, right to 1e-5. A quantile is a
     value that occurs: the smallest that at least this share of the sample does not exceed. With a
@@ -128,7 +133,6 @@ class Probe:
         self._pending: list[Observation] = []
         self._samples: list[Sample] = []
         self._traces: list[tuple[int, Any]] = []
-        self._first_nonfinite: NonFinite | None = None
 
     @property
     def steps(self) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -168,7 +172,7 @@ class Probe:
     @property
     def first_nonfinite(self) -> NonFinite | None:
         """The first NaN or infinity seen in a sampled step."""
-        return self._first_nonfinite
+        return next((sample.bad for sample in self._summed_up() if sample.bad), None)
 
     def quantiles(self, quantity: str, name: str) -> Float64:
         """Return quantiles of one of `quantities` at `LEVELS`: shape (samples, 7), float64.
@@ -281,12 +285,10 @@ class Probe:
                 )
         plan = SamplePlan(watched, self.by, self.sample)
         for kernel in watched.kernels:  # what must be compiled, before a step holds any memory
-            kernel.sums(np.zeros(1, np.float32), np.zeros(1, np.intp))
+            _rehearse(kernel)
         self._norms = SquaredNorms(watched.backend, watched.parameters)  # the device may be full
-        rows = {row.name: number for number, row in enumerate(plan.rows)}
-        names = watched.names if self.by == "parameter" else tuple(rows)
-        self._rows = {name: rows[name] for name in names}
-        self._sizes = {name: plan.rows[row].size for name, row in self._rows.items()}
+        self._rows = {name: row for row, name in enumerate(plan.names)}
+        self._sizes = dict(zip(plan.names, plan.sizes.tolist(), strict=True))
         self._quantities = plan.quantities
         self._traced = np.array([plan.starts[name] + index for name, index in self.coordinates])
         self._plan = plan
@@ -311,7 +313,6 @@ class Probe:
 
     def _keep(self, observation: Observation) -> None:
         self._pending.append(observation)
-        self._first_nonfinite = self._first_nonfinite or observation.first_bad()
         if len(self._pending) * observation.nbytes > _PENDING_BYTES:
             self._summed_up()
 
@@ -346,10 +347,10 @@ class Probe:
         return [("step", np.int64), *((field, np.float32) for field in fields)]
 
     def _arrays(self) -> dict[str, Any]:
-        rows, samples = list(self._rows.values()), self._summed_up()
+        samples = self._summed_up()
 
         def stacked(arrays: list[Any], *shape: int) -> Any:
-            return np.array(arrays).reshape(len(samples), len(rows), *shape)
+            return np.array(arrays).reshape(len(samples), len(self._rows), *shape)
 
         traces = [self.trace(*pair) for pair in self.coordinates]
         return {
@@ -358,13 +359,11 @@ class Probe:
             "sizes": np.array(list(self.sizes.values()), np.int64),
             "levels": np.array(LEVELS),
             "quantities": np.array(self.quantities),
-            "quantiles": stacked(
-                [s.quantiles[rows] for s in samples], len(self.quantities), len(LEVELS)
-            ),
+            "quantiles": stacked([s.quantiles for s in samples], len(self.quantities), len(LEVELS)),
             "norm_quantities": np.array(self.norm_quantities),
-            "norms": stacked([s.norms[rows] for s in samples], len(self.norm_quantities)),
+            "norms": stacked([s.norms for s in samples], len(self.norm_quantities)),
             "series_names": np.array(self.numbers),
-            "series": stacked([s.series[rows] for s in samples], len(self.numbers)),
+            "series": stacked([s.series for s in samples], len(self.numbers)),
             "trace_names": np.array([name for name, _ in self.coordinates], np.str_),
             "trace_indices": np.array([index for _, index in self.coordinates], np.int64),
             "traces": np.array(traces, self._trace_type()).reshape(len(traces), len(self._traces)),
@@ -422,6 +421,15 @@ class NullProbe(Probe):
 
 NO_PROBE = NullProbe()
 """The one `NullProbe` that everything without a probe shares."""
+
+
+def _rehearse(kernel: Kernel) -> None:
+    """Run a kernel over nothing."""
+    count, names = len(kernel.program.arrays), kernel.program.scalars
+    values = kernel.program.bind(dict.fromkeys(names, np.float32(1)))
+    limits = np.zeros((0, count + 1), np.float32)
+    arrays = [np.zeros(0, np.float32)] * count
+    kernel.watch(arrays, values, kernel.scratch(), np.zeros(0, np.intp), limits)
 
 
 def _coordinate(pair: Any) -> tuple[str, int]:

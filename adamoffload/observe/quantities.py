@@ -1,8 +1,8 @@
 """What a `Probe` can say of a rule, which follows from what the rule keeps.
 
-Of every rule: gradients, each slot by its name, and the size of the steps. A rule with an ``eps``
-and slots that hold squares (``Rule.squares``), as Adam and its kin, divides by the root of the last
-of them.
+Of every rule: gradients, each slot by its name, the roots of those that hold squares
+(``Rule.squares``), and the size of the steps. What else there is to say of Adam and its kin follows
+from how they compute an update. Of a rule of one's own that is not known.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adamoffload.plan.step import Coefficients
+from adamoffload.rules.adagrad import Adagrad
 from adamoffload.rules.adam import Adam, beta_power
+from adamoffload.rules.adamw import AdamW
+from adamoffload.rules.amsgrad import AMSGrad
 from adamoffload.rules.rule import Rule
 
 __all__ = ["Quantities", "Rates", "rates"]
+
+_DIVIDING: tuple[type[Rule], ...] = (Adam, AdamW, AMSGrad, Adagrad)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,26 +35,35 @@ class Quantities:
         What the rule keeps.
     squares : tuple of str
         Which of them hold squares of gradients.
+    divides : bool
+        Whether it is known to divide by the root of the last of these and an epsilon.
     corrected : bool
-        Whether the rule corrects the bias of its moments: it has m, v, beta1 and beta2.
+        Whether it is known to correct the bias of its moments.
     """
 
     slots: tuple[str, ...] = ()
     squares: tuple[str, ...] = ()
+    divides: bool = False
     corrected: bool = False
 
     @classmethod
     def of(cls, rule: Rule) -> Quantities:
         """Return those of a rule."""
-        slots = tuple(rule.slots)
-        squares = tuple(rule.squares) if hasattr(rule, "eps") else ()
-        betas = hasattr(rule, "beta1") and hasattr(rule, "beta2")
-        return cls(slots, squares, betas and "m" in slots and "v" in squares)
+        kind = type(rule)
+        divides = any(
+            kind.update is known.update and kind.scalars is known.scalars for known in _DIVIDING
+        )
+        return cls(tuple(rule.slots), tuple(rule.squares), divides, divides and "m" in rule.slots)
 
     @property
     def read(self) -> tuple[str, ...]:
         """What stands in the arrays of an update: gradient, slots, and at last the step."""
         return "gradient", *self.slots, "step_size"
+
+    @property
+    def roots(self) -> tuple[int, ...]:
+        """Where in `read` squares are."""
+        return tuple(self.read.index(slot) for slot in self.squares)
 
     @property
     def norms(self) -> tuple[str, ...]:
@@ -59,19 +73,14 @@ class Quantities:
     @property
     def quantiles(self) -> tuple[str, ...]:
         """What quantiles are taken of."""
-        return *self.norms, *["rate"] * bool(self.squares), *["ratio"] * self.corrected
+        return *self.norms, *["rate"] * self.divides, *["ratio"] * self.corrected
 
     @property
     def series(self) -> tuple[str, ...]:
         """What is one number a sampled step."""
         corrections = ("lr_t", "bias1", "bias2") if self.corrected else ()
-        shares = ("eps_limited", "frozen") if self.squares else ()
+        shares = ("eps_limited", "frozen") if self.divides else ()
         return "lr", *corrections, "update_ratio", *shares
-
-    def root(self, number: int) -> int:
-        """Return where in `norms` the root is of what is at `number` in `read`; 0 if nowhere."""
-        name = self.read[number]
-        return len(self.read) + self.squares.index(name) if name in self.squares else 0
 
 
 class Rates(NamedTuple):
@@ -94,14 +103,15 @@ class Rates(NamedTuple):
     eps: Any
 
 
-def rates(rule: Rule, coefficients: Coefficients) -> Rates:
-    """Return the rates of a step.
+def rates(rule: Rule, names: Quantities, coefficients: Coefficients) -> Rates:
+    """Return the rates of a step; `names` are those of the rule.
 
     The powers of `Adam` are float32, and its epsilon is not corrected. The others divide by
     ``sqrt(v / bias2) + eps``, which is the same with a smaller epsilon.
     """
-    lr, t, eps = coefficients.lr, coefficients.t, getattr(rule, "eps", 0.0)
-    if not Quantities.of(rule).corrected:
+    lr, t = float(coefficients.lr), coefficients.t
+    eps = getattr(rule, "eps", 0.0) if names.divides else 0.0
+    if not names.corrected:
         return Rates(lr, lr, 1.0, 1.0, eps)
     betas = [getattr(rule, name) for name in ("beta1", "beta2")]
     if isinstance(rule, Adam):

@@ -1,4 +1,4 @@
-"""The rows of a `Probe`: intervals of the arena, and where in them it looks.
+"""The rows of a `Probe`: what is summed up together, and where in it the probe looks.
 
 A row is a parameter or a group. Its sampled coordinates lie a fixed stride apart, wherever the
 chunks begin and end.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,12 +19,9 @@ from adamoffload.engine.kernel import Kernel
 from adamoffload.observe.quantities import Quantities
 from adamoffload.rules.rule import Rule
 
-__all__ = ["Row", "SamplePlan", "Watched", "Window", "stride_of"]
+__all__ = ["SamplePlan", "Watched", "Window", "stride_of"]
 
-Positions = np.ndarray[Any, np.dtype[np.intp]]
-
-_RUN = 1 << 17  # coordinates whose quantiles are taken at once
-_WINDOWS = 4096  # plans that are kept: enough for 5e8 parameters; chunks may differ between steps
+Integers = np.ndarray[Any, np.dtype[np.intp]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +39,7 @@ class Watched:
     order : sequence of int
         Their indices in update order, as they follow each other in the arena.
     groups : sequence of int
-        Which group each belongs to; a group's parameters are neighbours in the arena.
+        Which group each belongs to.
     rule : Rule
         What is computed.
     kernels : sequence of Kernel
@@ -59,62 +55,25 @@ class Watched:
     kernels: Sequence[Kernel]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """An interval of the arena that is summed up together.
-
-    Attributes
-    ----------
-    name : str
-        The parameter's name, or ``"group 0"`` and so on.
-    start, stop : int
-        Elements in the arena.
-    stride : int
-        How far apart the sampled coordinates lie; the first is the row's first.
-    offset : int
-        Where they begin among those of all rows.
-    """
-
-    name: str
-    start: int
-    stop: int
-    stride: int
-    offset: int
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return self.stop - self.start
-
-    @property
-    def sampled(self) -> int:
-        """Number of sampled coordinates."""
-        return self.sampled_before(self.stop)
-
-    def sampled_before(self, position: int) -> int:
-        """Return how many sampled coordinates lie before a position in the arena."""
-        return max(0, -(-(min(position, self.stop) - self.start) // self.stride))
-
-
 class Window(NamedTuple):
-    """What a thread reads at once: a part of the arena, and of one or several rows.
+    """A part of the arena.
 
     Attributes
     ----------
-    rows : slice
-        Which of the probe's rows it has a part of.
-    begins : ndarray, shape (rows,), intp
-        Where they begin in it.
+    rows : ndarray, shape (parts,), intp
+        Of which rows it has a part, as they follow each other.
+    ends : ndarray, shape (parts,), intp
+        Where in it each part ends.
     samples : slice
-        Which of all sampled coordinates are in it.
-    positions : ndarray, shape (sampled,), intp
-        Where they are in it.
+        Which of `SamplePlan.positions` are in it.
+    at : ndarray, shape (samples,), intp
+        Where in it they are.
     """
 
-    rows: slice
-    begins: Positions
+    rows: Integers
+    ends: Integers
     samples: slice
-    positions: Positions
+    at: Integers
 
 
 def stride_of(size: int, sample: int) -> int:
@@ -149,78 +108,64 @@ class SamplePlan:
     ----------
     quantities : Quantities
         What it looks for.
-    rows : list of Row
-        In the arena's order.
-    sizes : ndarray, shape (rows,)
+    names : tuple of str
+        Of the rows, in update order.
+    sizes : ndarray, shape (rows,), intp
         Their elements.
-    members : ndarray, shape (parameters,)
-        Indices of the parameters, in the arena's order.
-    firsts : ndarray, shape (rows,)
-        Where in `members` each row begins.
+    members : ndarray, shape (parameters,), intp
+        Indices of the parameters in update order, in the arena's order.
+    firsts : list of int
+        Indices in update order of the rows' first parameters.
     starts : dict from str to int
         Where in the arena each parameter begins.
-    sampled : int
-        Number of sampled coordinates.
+    positions : ndarray, shape (samples,), intp
+        The sampled coordinates in the arena, in its order.
+    by_row : ndarray, shape (samples,), intp
+        The order in which those of a row stand together.
+    sampled : ndarray, shape (rows,), intp
+        How many each row has.
     """
 
     def __init__(self, watched: Watched, by: str, sample: int) -> None:
-        self.rule = watched.rule
-        self.quantities = Quantities.of(watched.rule)
+        self.rule, self.quantities = watched.rule, Quantities.of(watched.rule)
         self.members = np.array(watched.order)
-        sizes = [watched.parameters[i].size for i in watched.order]
-        self._starts = np.cumsum([0, *sizes]).tolist()
+        sizes = np.array([watched.parameters[i].size for i in watched.order])
+        self._starts = np.cumsum([0, *sizes])
         self._names = [watched.names[i] for i in watched.order]
-        self.starts = dict(zip(self._names, self._starts, strict=False))
-        keys = watched.groups if by == "group" else range(len(watched.names))
-        self.rows: list[Row] = []
-        for key, group in groupby(range(len(sizes)), key=lambda k: keys[watched.order[k]]):
-            inside = list(group)
-            start, stop = self._starts[inside[0]], self._starts[inside[-1] + 1]
-            name = f"group {key}" if by == "group" else watched.names[key]
-            offset = self.rows[-1].offset + self.rows[-1].sampled if self.rows else 0
-            self.rows.append(Row(name, start, stop, stride_of(stop - start, sample), offset))
-        self.sizes = np.array([row.size for row in self.rows])
-        self.firsts = np.searchsorted(self._starts[:-1], [row.start for row in self.rows])
-        self.sampled = sum(row.sampled for row in self.rows)
-        self._stops = [row.stop for row in self.rows]
-        self._windows: dict[tuple[int, int], Window] = {}
+        self.starts = dict(zip(self._names, self._starts.tolist(), strict=False))
+        keys = np.array(watched.groups)[self.members] if by == "group" else self.members
+        found, first, row_of = np.unique(keys, return_index=True, return_inverse=True)
+        self.names = watched.names if by != "group" else tuple(f"group {key}" for key in found)
+        self.firsts = self.members[first].tolist()
+        self.sizes = np.zeros(len(found), np.intp)
+        np.add.at(self.sizes, row_of, sizes)
+        self._row_of = row_of
+        cuts = np.flatnonzero(np.diff(row_of, prepend=-1))  # neighbours of a row are one part
+        self._rows, self._ends = row_of[cuts], self._starts[[*cuts[1:], len(sizes)]]
+        strides = [stride_of(size, sample) for size in self.sizes.tolist()]
+        seen, parts, start = [0] * len(found), [], 0
+        for row, end in zip(self._rows.tolist(), self._ends.tolist(), strict=True):
+            parts.append(np.arange(start + -seen[row] % strides[row], end, strides[row]))
+            seen[row] += end - start
+            start = end
+        self.positions = np.concatenate(parts)
+        rows = np.repeat(self._rows, [part.size for part in parts])
+        self.by_row = np.argsort(rows, kind="stable")
+        self.sampled = np.bincount(rows)
+
+    def of_rows(self, values: Any) -> Any:
+        """Return the sum for each row of a number for each parameter, in update order."""
+        return np.bincount(self._row_of, np.asarray(values)[self.members])
 
     def parameter_at(self, position: int) -> tuple[str, int]:
         """Return the parameter at a position in the arena, and the flat index in it."""
         k = bisect_right(self._starts, position) - 1
-        return self._names[k], position - self._starts[k]
+        return self._names[k], position - int(self._starts[k])
 
     def window(self, start: int, stop: int) -> Window:
-        """Return what is to be read from start to stop in the arena."""
-        window = self._windows.get((start, stop))
-        if window is None:
-            if len(self._windows) >= _WINDOWS:
-                self._windows.clear()
-            window = self._windows[start, stop] = self._window(start, stop)
-        return window
-
-    def _window(self, start: int, stop: int) -> Window:
-        first = bisect_right(self._stops, start)
-        rows = self.rows[first : bisect_left(self._stops, stop) + 1]
-        cuts = [(row.sampled_before(start), row.sampled_before(stop)) for row in rows]
-        places = [
-            row.start - start + row.stride * np.arange(*cut)
-            for row, cut in zip(rows, cuts, strict=True)
-        ]
-        return Window(
-            slice(first, first + len(rows)),
-            np.array([max(row.start - start, 0) for row in rows]),
-            slice(rows[0].offset + cuts[0][0], rows[-1].offset + cuts[-1][1]),
-            np.concatenate(places),
-        )
-
-    def runs(self) -> Iterator[tuple[slice, slice, int]]:
-        """Return neighbours with equally many sampled coordinates: rows, samples, how many."""
-        first = 0
-        for count, run in groupby(self.rows, key=lambda row: row.sampled):
-            rows, most = list(run), max(1, _RUN // count)
-            for i in range(0, len(rows), most):
-                some = rows[i : i + most]
-                samples = slice(some[0].offset, some[-1].offset + count)
-                yield slice(first, first + len(some)), samples, count
-                first += len(some)
+        """Return what there is from start to stop in the arena."""
+        # In a thread that shares an update, `np.searchsorted` would give up the interpreter lock.
+        parts = slice(bisect_right(self._ends, start), bisect_left(self._ends, stop) + 1)
+        samples = slice(*(bisect_left(self.positions, end) for end in (start, stop)))
+        ends = np.minimum(self._ends[parts], stop) - start
+        return Window(self._rows[parts], ends, samples, self.positions[samples] - start)

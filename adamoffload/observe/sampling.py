@@ -1,8 +1,8 @@
 """What a `Probe` reads in one step.
 
-On a sampled step the threads that run the rule read what they update just before and just after,
-while it is in a cache: read later, from memory, the same sums cost twice as much. Sums are over all
-coordinates, quantiles over those that a row samples (`adamoffload.observe.rows`).
+On a sampled step the threads that run the rule sum up what they update while they have it in a
+cache (`Kernel.watch`). Sums are over all coordinates, quantiles over those that a row samples
+(`adamoffload.observe.rows`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -18,8 +17,9 @@ import numpy as np
 
 from adamoffload.device.backend import Array, Backend
 from adamoffload.engine.kernel import Kernel, Span
+from adamoffload.engine.sums import NO_LIMIT
 from adamoffload.engine.team import Workers
-from adamoffload.observe.quantities import rates
+from adamoffload.observe.quantities import Rates, rates
 from adamoffload.observe.rows import SamplePlan
 from adamoffload.plan.step import Step
 
@@ -42,7 +42,7 @@ Float64 = np.ndarray[Any, np.dtype[np.float64]]
 Arrays = Sequence[Float32]
 Spans = Sequence[Span]
 
-_BLOCK = 1 << 17  # elements that a thread reads at once: still in its cache when they are updated
+_SMALLEST = np.finfo(np.float32).smallest_subnormal  # only 0 is less
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +83,15 @@ class Sample(NamedTuple):
         Over all coordinates.
     series : ndarray, shape (rows, quantities), float64
         One number each.
+    bad : NonFinite or None
+        The first NaN or infinity.
     """
 
     step: int
     quantiles: Float32
     norms: Float64
     series: Float64
+    bad: NonFinite | None
 
 
 class SquaredNorms:
@@ -217,135 +220,107 @@ class Observation(Observer):
     ) -> None:
         self._plan, self._squared_norms, self._keep = plan, squared_norms, keep
         self._step = step.number  # not all of it, which would keep the gradients alive
-        absent = np.array([gradient is None for gradient in step.gradients])[plan.members]
-        self._absent = np.logical_or.reduceat(absent, plan.firsts)
+        self._absent = [gradient is None for gradient in step.gradients]
         # All parameters of a row share their rates, unless they were left out in different steps.
-        classes = np.array(step.classes)[plan.members[plan.firsts]]
-        table = [rates(plan.rule, coefficients) for coefficients in step.coefficients]
-        self._rates = np.array(table, np.float64)[classes]
-        self._smallest = np.array([_smallest(np.float32(r.eps)) for r in table])[classes]
-        self._taken = np.full((len(plan.quantities.read), plan.sampled), np.nan, np.float32)
-        self._parts: list[tuple[int, slice, Float64]] = []
-        self._bad: list[tuple[int, int]] = []
+        table = [rates(plan.rule, plan.quantities, c) for c in step.coefficients]
+        self._rates = np.array([table[step.classes[i]] for i in plan.firsts], np.float64)
+        self._taken = np.empty((len(plan.quantities.read), len(plan.positions)), np.float32)
+        self._sums: list[tuple[int, Any, Any, Float64]] = []
 
     def update(
         self, workers: Workers, kernel: Kernel, start: int, arrays: Arrays, spans: Spans
     ) -> None:
         """Run a kernel over a chunk, and read before and after."""
-        read = partial(self._read, workers, kernel, start, arrays)
-        workers.run(read, workers.blocks(spans, min(_BLOCK, kernel.block_size)))
+        limits = np.full((len(self._rates), 1 + len(arrays)), NO_LIMIT, np.float32)
+        roots = self._plan.quantities.roots
+        limits[:, roots] = np.maximum(self._rates[:, 4:] ** 2, _SMALLEST)  # what v is for epsilon
+        gradient, *slots = arrays[: len(self._taken) - 1]
+        columns = [*range(1 + len(slots)), -1]  # and not of what else the kernel needs
 
-    def _read(
-        self, workers: Workers, kernel: Kernel, start: int, arrays: Arrays, spans: Spans
-    ) -> None:
-        """Run a kernel over neighbouring spans, and read before and after."""
-        begin, end = spans[0][0], spans[-1][1]
-        rows, begins, samples, positions = self._plan.window(start + begin, start + end)
-        names = self._plan.quantities
-        gradient, *slots = [x[begin:end] for x in arrays[: len(names.read) - 1]]
-        sums = np.zeros((len(names.norms) + 2, len(begins)))
+        def read(block: Spans) -> None:
+            """Run a kernel over a block, and read before and after."""
+            scratch = workers.scratch(kernel)
+            for first, last, values in block:
+                rows, ends, samples, at = self._plan.window(start + first, start + last)
+                at += first
+                self._taken[0, samples] = gradient[at]
+                here = [x[first:last] for x in arrays]
+                sums = kernel.watch(here, values, scratch, ends, limits[rows])
+                for number, x in enumerate([*slots, gradient], 1):
+                    self._taken[number, samples] = x[at]
+                part = (start + first, rows, ends, sums[:, columns])
+                self._sums.append(part)  # which is atomic
 
-        def take(number: int, x: Float32) -> None:
-            self._taken[number, samples] = x[positions]
-            if root := names.root(number):
-                sums[number], sums[root], *sums[-2:] = kernel.sums(x, begins, self._smallest[rows])
-            else:
-                sums[number] = kernel.sums(x, begins)[0]
+        workers.run(read, workers.blocks(spans, kernel.block_size))
 
-        take(0, gradient)
-        if not np.isfinite(sums[0]).all():
-            self._find_nonfinite(0, start + begin, gradient)
-        scratch = workers.scratch(kernel)
-        for first, last, values in spans:
-            kernel([x[first:last] for x in arrays], values, scratch)
-        for number, x in enumerate([*slots, gradient], 1):
-            take(number, x)
-        if not np.isfinite(sums).all():
-            for number, x in enumerate([*slots, gradient], 1):
-                self._find_nonfinite(number, start + begin, x)
-        self._parts.append((start + begin, rows, sums))  # append is atomic
-
-    def _find_nonfinite(self, number: int, start: int, x: Float32) -> None:
-        finite = np.isfinite(x)
-        if not finite.all():
-            self._bad.append((number, start + int(finite.argmin())))
-
-    @np.errstate(all="ignore")
     def close(self) -> None:
-        """Sum up, and keep what was read: the step has succeeded."""
-        plan, quantities = self._plan, self._plan.quantities
-        totals = np.zeros((len(quantities.norms) + 2, len(plan.rows)))
-        # Threads come in any order, which the sums shall not depend on.
-        for _, rows, sums in sorted(self._parts, key=itemgetter(0)):
-            totals[:, rows] += sums
-        self._parts.clear()
-        totals[:, self._absent] = np.nan
-        self._norms = np.sqrt(totals[:-2])
-        before = np.add.reduceat(self._squared_norms()[plan.members], plan.firsts)
-        lr, lr_t, bias1, bias2, _ = self._rates.T
-        known = {
-            "lr": lr,
-            "lr_t": lr_t,
-            "bias1": bias1,
-            "bias2": bias2,
-            "update_ratio": self._norms[quantities.read.index("step_size")] / np.sqrt(before),
-            "eps_limited": totals[-2] / plan.sizes,
-            "frozen": totals[-1] / plan.sizes,
-        }
-        self._series = np.array([known[name] for name in quantities.series])
-        self._series[:, self._absent] = np.nan
+        """Keep what was read: the step has succeeded."""
+        self._before = self._squared_norms()
         self._keep(self)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it keeps until quantiles are taken."""
-        return sum(x.nbytes for x in vars(self).values() if isinstance(x, np.ndarray))
-
-    def first_bad(self) -> NonFinite | None:
-        """Return the first NaN or infinity."""
-        if not self._bad:
-            return None
-        quantity, position = min(self._bad)
-        name, index = self._plan.parameter_at(position)
-        return NonFinite(self._step, name, index, self._plan.quantities.read[quantity])
+        """Bytes that it keeps until it is summed up."""
+        sums = sum(sums.nbytes for *_, sums in self._sums)
+        return self._taken.nbytes + self._rates.nbytes + self._before.nbytes + sums
 
     @np.errstate(all="ignore")  # infinities and NaN pass through, as in the step
     def sample(self) -> Sample:
-        """Take the quantiles of what was read."""
-        plan = self._plan
-        shape = len(plan.rows), len(plan.quantities.quantiles), len(LEVELS)
-        quantiles = np.empty(shape, np.float32)
-        for rows, samples, many in plan.runs():
-            taken = self._taken[:, samples].reshape(len(self._taken), -1, many)
-            values = np.sort(self._derived(taken, self._rates[rows]), axis=-1)
-            picked = [max(0, math.ceil(many * level) - 1) for level in LEVELS]
-            found = values[:, :, picked]
-            found[np.isnan(values[:, :, -1])] = np.nan  # NaN is sorted to the end
-            quantiles[rows] = found.swapaxes(0, 1)
-        return Sample(self._step, quantiles, self._norms.T, self._series.T)
+        """Sum up, and take quantiles: what takes longer than reading, and can wait."""
+        plan, names = self._plan, self._plan.quantities
+        self._sums.sort(key=itemgetter(0))  # threads come in any order
+        _, rows, _, parts = zip(*self._sums, strict=True)
+        sums = np.zeros((len(plan.names), len(names.read), 5))
+        np.add.at(sums, np.concatenate(rows), np.concatenate(parts))
+        bad = None if np.isfinite(sums[:, :, 0]).all() else self._first_bad()
+        squares, totals, below, infinite, _ = np.moveaxis(sums, 2, 0)
+        norms = np.sqrt(np.hstack([squares, totals[:, names.roots]]))
+        last = names.roots[-1] if names.roots else 0
+        known = {
+            **dict(zip(Rates._fields, self._rates.T, strict=True)),
+            "update_ratio": norms[:, 1 + len(names.slots)] / np.sqrt(plan.of_rows(self._before)),
+            "eps_limited": below[:, last] / plan.sizes,
+            "frozen": infinite[:, last] / plan.sizes,
+        }
+        series = np.array([known[name] for name in names.series]).T
+        sample = Sample(self._step, self._quantiles(), norms, series, bad)
+        for values in sample[1:4]:
+            values[plan.of_rows(self._absent) > 0] = np.nan
+        return sample
 
-    def _derived(self, taken: Float32, rates: Float64) -> Float32:
-        """Return all quantities of some rows: shape (quantities, rows, sampled)."""
-        quantities = self._plan.quantities
-        _, lr_t, bias1, bias2, eps = rates.T.astype(np.float32)[..., None]
-        found = [*taken[:-1], np.abs(taken[-1])]
-        found += [np.sqrt(taken[quantities.read.index(slot)]) for slot in quantities.squares]
-        if quantities.squares:
+    def _first_bad(self) -> NonFinite:
+        """Return the first NaN or infinity: of what is read first, at the first position."""
+        found = []
+        for start, _, ends, sums in self._sums:
+            begins = [0, *ends.tolist()]
+            for part, number in np.argwhere(~np.isfinite(sums[:, :, 0])).tolist():
+                found.append((number, start + begins[part] + int(sums[part, number, 4])))
+        number, position = min(found)
+        name, index = self._plan.parameter_at(position)
+        return NonFinite(self._step, name, index, self._plan.quantities.read[number])
+
+    def _quantiles(self) -> Float32:
+        plan = self._plan
+        found = self._derived(self._taken[:, plan.by_row])
+        quantiles = np.empty((len(plan.names), len(found), len(LEVELS)), np.float32)
+        ends = np.cumsum(plan.sampled).tolist()
+        for row, end, count in zip(quantiles, ends, plan.sampled.tolist(), strict=True):
+            picked = [max(0, math.ceil(count * level) - 1) for level in LEVELS]
+            row[:] = np.sort(found[:, end - count : end])[:, picked]
+        quantiles[np.isnan(quantiles[:, :, -1])] = np.nan  # NaN is sorted to the end
+        return quantiles
+
+    def _derived(self, taken: Float32) -> Float32:
+        """Return all quantities, computed from those that were read."""
+        names = self._plan.quantities
+        rates = np.repeat(self._rates.astype(np.float32), self._plan.sampled, axis=0)
+        _, lr_t, bias1, bias2, eps = rates.T
+        found = [*taken[:-1], np.abs(taken[-1]), *np.sqrt(taken[list(names.roots)])]
+        if names.divides:
             found.append(lr_t / (found[-1] + eps))
-        if quantities.corrected:
-            m, root = taken[quantities.read.index("m")], found[len(taken)]
-            ratio = m / root * (np.sqrt(bias2) / bias1)
+        if names.corrected:
+            m, v = taken[1 + names.slots.index("m")], taken[1 + names.slots.index("v")]
+            ratio = m / np.sqrt(v) * (np.sqrt(bias2) / bias1)
             ratio[m == 0] = 0
             found.append(ratio)
         return np.array(found)
-
-
-@lru_cache
-def _smallest(eps: np.float32) -> np.float32:
-    """Return the smallest float32 whose square root is not less than eps."""
-    v, zero, infinity = eps * eps, np.float32(0), np.float32(np.inf)
-    while np.sqrt(v) < eps:
-        v = np.nextafter(v, infinity)
-    while v > 0 and np.sqrt(np.nextafter(v, zero)) >= eps:
-        v = np.nextafter(v, zero)
-    return v

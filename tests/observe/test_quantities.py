@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,16 @@ from adamoffload.observe.quantities import Quantities, rates
 from adamoffload.plan.step import Coefficients
 
 
-def keeping(*slots: str, **constants: float) -> Any:
-    squares = tuple(slot for slot in slots if slot in ("v", "v_max"))
-    return SimpleNamespace(slots=slots, squares=squares, **constants)
+class Uncorrected(ao.rules.AdamW):
+    """As AdamW, with the same constants, but another formula."""
+
+    def scalars(self, lr: Any, t: int) -> Mapping[str, Any]:
+        return super().scalars(lr, 10**6)
 
 
-def coefficients(rule: Any, t: int) -> Coefficients:
+def coefficients(rule: ao.Rule, t: int) -> Coefficients:
     lr = np.float32(0.5)
-    scalars = rule.scalars(lr, t) if isinstance(rule, ao.Rule) else {}
-    return Coefficients(lr, np.float32(0), np.float32(1), t, scalars)
+    return Coefficients(lr, np.float32(0), np.float32(1), t, rule.scalars(lr, t))
 
 
 def test_adam_has_all_names() -> None:
@@ -35,30 +36,36 @@ def test_adam_has_all_names() -> None:
 
 
 def test_roots_are_those_of_slots_that_hold_squares() -> None:
-    names = Quantities.of(keeping("m", "v", "v_max", "velocity", eps=1e-8))
-    assert names.squares == ("v", "v_max")
-    assert [names.root(k) for k in range(len(names.read))] == [0, 0, 6, 7, 0, 0]
-    assert names.norms[6:] == ("sqrt_v", "sqrt_v_max")
-    assert Quantities.of(keeping("v")).squares == ()  # without an epsilon, nothing is limited by it
+    names = Quantities.of(ao.rules.AMSGrad())
+    assert [names.read[k] for k in names.roots] == ["v", "v_max"]
+    assert names.norms[5:] == ("sqrt_v", "sqrt_v_max")
 
 
 def test_betas_alone_correct_no_bias() -> None:
-    lion = keeping("m", beta1=0.9, beta2=0.99)
+    lion = ao.rules.Lion()
     assert Quantities.of(lion).series == ("lr", "update_ratio")
-    assert rates(lion, coefficients(lion, 3))[:4] == (0.5, 0.5, 1, 1)
+    assert rates(lion, Quantities.of(lion), coefficients(lion, 3))[:4] == (0.5, 0.5, 1, 1)
+
+
+def test_of_a_formula_that_is_not_known_nothing_is_said() -> None:
+    rule = Uncorrected()
+    names = Quantities.of(rule)
+    assert names.quantiles == ("gradient", "m", "v", "step_size", "sqrt_v")
+    assert names.series == ("lr", "update_ratio")
+    assert rates(rule, Quantities.of(rule), coefficients(rule, 3)) == (0.5, 0.5, 1, 1, 0)
 
 
 def test_the_rates_of_adam_are_those_it_computes_with() -> None:
     rule = ao.rules.Adam(beta1=0.5, beta2=0.25, eps=1e-3)
-    found = rates(rule, coefficients(rule, 2))
+    found = rates(rule, Quantities.of(rule), coefficients(rule, 2))
     assert (found.bias1, found.bias2, found.eps) == (0.75, 0.9375, 1e-3)
     assert found.lr_t == rule.scalars(np.float32(0.5), 2)["lr_t"]
 
 
 def test_a_corrected_epsilon_is_a_smaller_one() -> None:
-    rule = keeping("m", "v", beta1=0.9, beta2=0.99, eps=1e-3)
+    rule = ao.rules.AdamW(beta1=0.9, beta2=0.99, eps=1e-3)
     m, v, t = 0.3, 0.7, 3
-    lr, lr_t, *_, eps = rates(rule, coefficients(rule, t))
+    lr, lr_t, *_, eps = rates(rule, Quantities.of(rule), coefficients(rule, t))
     as_published = lr * (m / (1 - 0.9**t)) / ((v / (1 - 0.99**t)) ** 0.5 + 1e-3)
     assert lr_t * m / (v**0.5 + eps) == pytest.approx(as_published, rel=1e-12)
 
@@ -70,7 +77,7 @@ def test_the_rate_times_m_is_the_update(rule: ao.Rule, t: int) -> None:
     rng = np.random.default_rng(0)
     g, *before = np.abs(rng.standard_normal((1 + len(rule.slots), 50))) * 1e-7  # eps matters
     delta, *slots = rule.update(g, *before, **rule.scalars(np.float32(0.5), t))
-    found = rates(rule, coefficients(rule, t))
+    found = rates(rule, Quantities.of(rule), coefficients(rule, t))
     second = slots[rule.slots.index(names.squares[-1])]
     # lr_t is rounded to float32 in the rule of AdamOffload
     np.testing.assert_allclose(-delta, found.lr_t * slots[0] / (second**0.5 + found.eps), rtol=2e-7)

@@ -20,9 +20,7 @@ _MANY = 600_000
 """Characters of a figure from which on its data become pixels."""
 
 
-def drawn(
-    draw: Callable[[Axes], object], size: tuple[float, float], prefix: str, label: str
-) -> str:
+def drawn(draw: Callable[[Axes], object], size: tuple[float, float], salt: str, label: str) -> str:
     """Draw on new axes of `size` inches, and return them as `inline_svg` does."""
     # No figure of pyplot: a report leaves none open.
     with mpl.rc_context(STYLE), warnings.catch_warnings():
@@ -31,15 +29,15 @@ def drawn(
         figure = Figure(figsize=size, layout="constrained")
         ax = figure.add_subplot()
         draw(ax)
-        text = inline_svg(figure, prefix, label)
+        text = inline_svg(figure, salt, label)
         if len(text) > _MANY:
             for artist in (*ax.lines, *ax.collections, *ax.patches):
                 artist.set_rasterized(True)
-            text = inline_svg(figure, prefix, label)
+            text = inline_svg(figure, salt, label)
     return text
 
 
-def inline_svg(figure: Figure, prefix: str, label: str) -> str:
+def inline_svg(figure: Figure, salt: str, label: str) -> str:
     """Return a figure as an ``<svg>`` element for a page that may hold others.
 
     Text stays text, in the reader's font: it can be searched.
@@ -48,9 +46,8 @@ def inline_svg(figure: Figure, prefix: str, label: str) -> str:
     ----------
     figure : Figure
         What to draw.
-    prefix : str
-        What the element's ids begin with: another for each figure of a page, since Matplotlib
-        counts anew in each.
+    salt : str
+        Makes ids of this figure: another for each of a page.
     label : str
         What the figure shows, for those who cannot see it.
 
@@ -58,17 +55,15 @@ def inline_svg(figure: Figure, prefix: str, label: str) -> str:
     --------
     >>> figure = Figure(figsize=(1, 1))
     >>> _ = figure.add_subplot()
-    >>> text = inline_svg(figure, "a-", "an <empty> box")
-    >>> text[:46], 'id="a-axes_1"' in text, "http" in text
-    ('<svg role="img" aria-label="an &lt;empty&gt; b', True, False)
+    >>> text = inline_svg(figure, "a", "an <empty> box")
+    >>> text[:46], "http" in text
+    ('<svg role="img" aria-label="an &lt;empty&gt; b', False)
     """
     file = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    # Matplotlib hashes some ids with a salt, which is random if none is given.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "adamoffload"}):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
         figure.savefig(file, format="svg", dpi=200, metadata=nothing)
     text = file.getvalue()[file.getvalue().index("<svg") :]
     text = re.sub(r' xmlns[:a-z]*="[^"]*"', "", text, count=2)  # the root's: HTML knows them
-    named = r'( id="|href="#|url\(#)(?=[^<>]*>)'  # in a tag, not in what a label says
-    text = re.sub(named, rf"\1{prefix}", text)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # counted anew in each figure, and used by none
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)

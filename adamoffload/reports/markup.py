@@ -103,7 +103,7 @@ def _section_html(number: int, section: Section) -> Iterator[str]:
     if section.drawings:
         yield '<div class="figures">\n'
         for i, drawing in enumerate(section.drawings):
-            svg = drawn(_on(drawing.draw), drawing.size, f"s{number}f{i}-", drawing.caption)
+            svg = drawn(_on(drawing.draw), drawing.size, f"s{number}f{i}", drawing.caption)
             # On a narrow screen a wide figure is scrolled, also by keyboard.
             wide, tab = (' class="wide"', ' tabindex="0"') if drawing.size == WIDE else ("", "")
             yield (

@@ -20,8 +20,8 @@ def waves(ax: Axes) -> None:
     ax.legend()
 
 
-def svg(draw: Callable[[Axes], object] = waves, prefix: str = "a-") -> str:
-    return drawn(draw, (4, 3), prefix, "a “wave” & <more>")
+def svg(draw: Callable[[Axes], object] = waves, salt: str = "a") -> str:
+    return drawn(draw, (4, 3), salt, "a “wave” & <more>")
 
 
 def ids(text: str) -> list[str]:
@@ -39,7 +39,7 @@ def references(text: str) -> list[str]:
 
 
 def test_ids_of_two_figures_differ_and_references_stay_within_one() -> None:
-    one, other = svg(prefix="a-"), svg(prefix="b-")
+    one, other = svg(salt="a"), svg(salt="b")
     for text in (one, other):
         assert len(set(ids(text))) == len(ids(text))
         assert references(text)

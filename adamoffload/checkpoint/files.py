@@ -46,7 +46,7 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     path : str or path-like
         Where to; a symbolic link is followed. What is there is replaced, whole, at the end: until
         then, and if anything fails, it stays as it is. The file is on the disk when this returns.
-    optimizer : AdamOffload or Adam
+    optimizer : Optimizer
         What to keep. The parameters come from the device through counted copies.
 
     Raises
@@ -109,14 +109,14 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer, *, strict: bool = T
     """Take over the state and the parameters that a file holds.
 
     The file and what is in it are checked completely before anything changes. It does not matter on
-    which backend, in which chunks, with which engine, or by which of `AdamOffload` and `Adam` it
+    which backend, in which chunks, with which engine, or under which strategy it
     was made. The file is read twice, to check it and to copy it to its places, in little memory.
 
     Parameters
     ----------
     path : str or path-like
         From `save`.
-    optimizer : AdamOffload or Adam
+    optimizer : Optimizer
         With parameters of the same names and shapes; their values are replaced.
     strict : bool
         As in `AdamOffload.load_state_dict`, like what is restored of an assigned learning rate.

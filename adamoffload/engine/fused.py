@@ -15,9 +15,11 @@ import hashlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -131,14 +133,14 @@ def source(program: Program) -> str:
                 f"engine 'numba' computes in float32 only, but the rule computes "
                 f"{register.name} in {register.dtype}; use engine='numpy'"
             )
-    arrays = [i for i, register in enumerate(registers) if register.kind == "array"]
+    arrays = [(i, _argument(r.name)) for i, r in enumerate(registers) if r.kind == "array"]
     names = [_name(i, registers[i]) for i in _arguments(program)]
     lines = ["import numpy as np", ""]
-    lines.append(f"def loop({', '.join([*program.arrays, *names])}):")
-    lines.append(f"    for i in range({program.arrays[0]}.size):")
-    lines += [f"        r{i} = {registers[i].name}[i]" for i in arrays]
+    lines.append(f"def loop({', '.join([*(name for _, name in arrays), *names])}):")
+    lines.append(f"    for i in range({arrays[0][1]}.size):")
+    lines += [f"        r{i} = {name}[i]" for i, name in arrays]
     lines += [f"        {_statement(line, registers)}" for line in program.body]
-    lines += [f"        {registers[i].name}[i] = r{i}" for i in arrays]
+    lines += [f"        {name}[i] = r{i}" for i, name in arrays]
     return "\n".join(lines)
 
 
@@ -151,7 +153,13 @@ def _arguments(program: Program) -> list[int]:
 def _name(number: int, register: Register) -> str:
     if register.kind in ("array", "scratch"):
         return f"r{number}"
-    return f"c{number}" if register.kind == "constant" else register.name
+    return f"c{number}" if register.kind == "constant" else _argument(register.name)
+
+
+def _argument(name: str) -> str:
+    """Return a name that is none of the loop's own, nor a word of Python."""
+    own = re.fullmatch(r"(i|np|abs|range|[rc]\d+)_*", name)
+    return f"{name}_" if own or iskeyword(name.rstrip("_")) else name
 
 
 def _statement(line: Instruction, registers: Sequence[Register]) -> str:

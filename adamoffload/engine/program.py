@@ -286,6 +286,11 @@ class _Symbol(NDArrayOperatorsMixin):
         return np.array([one]) if self.value.is_array else one
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if "out" in kwargs:
+            raise TypeError(
+                f"a rule does not write into its arguments: write 'm = m + g' instead of 'm += g', "
+                f"and np.{ufunc.__name__} without out="
+            )
         if method != "__call__" or kwargs or ufunc.nout != 1 or ufunc.signature is not None:
             call = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
             raise TypeError(

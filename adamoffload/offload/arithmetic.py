@@ -8,6 +8,8 @@ place. Both come in two variants, since in every 64th step denormal state become
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,12 @@ def check_rule(owner: str, rule: object) -> Rule:
             f"{describe(rule)}{hint}"
         )
     who, slots = f"{owner}: {type(rule).__name__}", rule.slots
+    frozen = is_dataclass(rule) and rule.__dataclass_params__.frozen
+    if vars(rule) and not frozen:
+        raise TypeError(
+            f"{who} keeps {listed(list(vars(rule)))} where it can be changed, but a rule is a "
+            f"value: make it a frozen dataclass, with @dataclass(frozen=True)"
+        )
     given: object = slots
     if not isinstance(given, tuple) or not all(isinstance(s, str) for s in given):
         raise TypeError(f"{who}.slots must be a tuple of names, got {describe(slots)}")
@@ -84,6 +92,14 @@ def compiled(rule: Rule, *, master: bool, weights: bool, flush: bool) -> Program
         )
     decoupled = master and rule.decay == "decoupled"
     slots = len(rule.slots)
+    try:
+        signature(rule.update).bind(*range(1 + slots), **numbers)
+    except TypeError as error:
+        name, given = type(rule).__name__, ", ".join(["g", *rule.slots])
+        raise TypeError(
+            f"{name}.update is called with ({given}), by position, and with what {name}.scalars "
+            f"returns, by keyword ({', '.join(numbers) or 'nothing'}): {error}"
+        ) from error
 
     def update(g: Any, *arrays: Any, **scalars: Any) -> tuple[Any, ...]:
         keep = scalars.pop("keep", None)

@@ -194,7 +194,10 @@ def stages(hops: Sequence[Hop]) -> list[Stage]:
         runs = hop.part == "rest" and not hop.nbytes
         new = Stage(hop.name, hop.lane, hop.source, hop.target, {}, runs)
         found.setdefault((hop.part, hop.name), new).things[hop.thing] = hop.nbytes
-    return list(found.values())
+    parts = [part for part, _ in found]
+    # What comes from the disk comes up after it has been read.
+    last = sorted(found, key=lambda key: (parts.index(key[0]), key == ("fetch", "h2d")))
+    return [found[key] for key in last]
 
 
 def bytes_by_lane(hops: Sequence[Hop]) -> dict[str, int]:

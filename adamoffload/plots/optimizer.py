@@ -82,7 +82,7 @@ def moments(
         entries, more = draw(ax, probe, chosen, kept)
         step_axis(ax, probe.steps)
         what = f"Moments of {shown_name(chosen[0])}" if len(chosen) == 1 else "Moments"
-        frame(ax, f"{what}, on the host", notes=[*notes, *more], entries=entries)
+        frame(ax, what, notes=[*notes, *more], entries=entries)
     return ax
 
 

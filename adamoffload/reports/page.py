@@ -48,7 +48,7 @@ def report(
         For bytes, times and memory.
     probe : Probe, optional
         For moments and step sizes.
-    optimizer : AdamOffload or Adam, optional
+    optimizer : Optimizer, optional
         For the settings, the learning rates, and memory beside what `Adam` would need.
     title : str
         The heading.

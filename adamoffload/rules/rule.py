@@ -28,7 +28,8 @@ class Rule(ABC):
 
     A subclass says which `slots` it keeps, how it decays weights, what it computes in a step
     (`update`), and with which numbers (`scalars`). As a frozen dataclass, its fields are the
-    arguments of its constructor. Two of them every rule has:
+    arguments of its constructor. Every rule has these attributes; one that shall be an argument
+    must be declared again, as a field (:doc:`/howto/rule`):
 
     Attributes
     ----------

@@ -129,6 +129,22 @@ def test_source_is_the_program_line_by_line() -> None:
     assert len(body) == 3 + PROGRAMS[False, False].passes  # three loads, then the program
 
 
+@pytest.mark.parametrize(
+    ("slot", "number"), [("i", "np"), ("np", "c2"), ("lambda", "i"), ("i_", "i"), ("r0", "r1")]
+)
+def test_slots_and_numbers_may_have_any_name(slot: str, number: str) -> None:
+    def rule(g: Any, m: Any, **numbers: Any) -> Any:
+        m = np.sqrt(numbers[number] * g * g + 3)
+        return numbers[number] * m, m
+
+    program = trace(rule, ["g", slot], [number])
+    one, other = (np.tile(np.arange(5, dtype=np.float32), (2, 1)) for _ in range(2))
+    spans = [(0, 5, program.bind({number: np.float32(0.3)}))]
+    Workers(1).update(NumpyKernel(program), list(one), spans)
+    Workers(1).update(NumbaKernel(program), list(other), spans)
+    np.testing.assert_array_equal(one, other)
+
+
 COUNT_COMPILATIONS = """
 import numpy as np
 from adamoffload.rules.adam import adam

@@ -157,6 +157,11 @@ def test_listing_reads_like_a_program() -> None:
     assert "11 passes over a block in the cache, 24 bytes of memory traffic an element" in listing
 
 
+def in_place(x: Any) -> Any:
+    x += 1
+    return (x,)
+
+
 def branching(x: Any) -> tuple[Any]:
     return (x if x > 0 else -x,)
 
@@ -168,6 +173,8 @@ def branching(x: Any) -> tuple[Any]:
         (lambda x: (np.sum(x),), "np.sum is not a ufunc"),
         (lambda x: (np.add.reduce(x),), r"np.add.reduce .* not elementwise"),
         (lambda x: (np.matmul(x, x),), "np.matmul .* not elementwise"),
+        (in_place, r"write 'm = m \+ g' instead of 'm \+= g'"),
+        (lambda x: np.exp(x, out=x), "np.exp without out="),
         (lambda x: np.modf(x), "np.modf .* not elementwise with one result"),
         (lambda x: (np.add(x, 1, where=True),), "not elementwise"),
         (branching, "cannot look at values"),

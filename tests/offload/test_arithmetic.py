@@ -47,6 +47,29 @@ def test_a_declaration_that_cannot_be_is_one_sentence(
     assert str(caught.value).startswith("Optimizer: Rule.")
 
 
+def test_a_rule_that_can_be_changed_is_refused() -> None:
+    class Plain(ao.Rule):
+        def __init__(self, gain: float) -> None:
+            self.gain = gain
+
+        def scalars(self, lr: Any, t: int) -> Any:
+            return {"lr": lr * self.gain}
+
+        def update(self, g: Any, /, *_: Any, lr: Any) -> Any:
+            return (-lr * g,)
+
+    @dataclass
+    class Melted(Plain):
+        gain: float = 1.0
+
+    for rule in (Plain(2.0), Melted()):
+        with pytest.raises(TypeError, match=r"keeps 'gain' where it can be changed.*frozen=True"):
+            check_rule("Optimizer", rule)
+    bare: Any = type("Bare", (Plain,), {"__init__": lambda _: None, "gain": 3})
+    rule = bare()
+    assert check_rule("Optimizer", rule) is rule
+
+
 def test_squares_that_are_no_slots_are_refused() -> None:
     class Squares(Rule):
         squares = ("w",)
@@ -59,6 +82,9 @@ def test_squares_that_are_no_slots_are_refused() -> None:
     ("changed", "message"),
     [
         ({"numbers": [1]}, "scalars must return a mapping"),
+        ({"numbers": {"lr": 1, "mu": 2}}, r"what Rule.scalars returns, .*\(lr, mu\): .*'mu'"),
+        ({"numbers": {}}, r"called with \(g, m\), .*keyword \(nothing\): missing .* 'lr'"),
+        ({"slots": ("m", "v")}, r"called with \(g, m, v\), .* too many positional"),
         ({"result": lambda g, m, lr: (g,)}, "Rule"),
         ({"result": lambda g, m, lr: (g * np.float64(2), m)}, "float32, got float64"),
         ({"result": lambda g, m, lr: (np.sort(g), m)}, "np.sort"),

@@ -18,6 +18,7 @@ from adamoffload.plan.hops import (
     derive,
     legs,
     moving,
+    stages,
     working,
 )
 
@@ -45,6 +46,18 @@ def test_a_copy_stands_between_where_a_thing_lives_and_where_it_is_used(
 ) -> None:
     found = [f"{hop.name}:{hop.thing}" if hop.nbytes else hop.name for hop in hops]
     assert found == expected.split()
+
+
+def test_a_thing_comes_up_after_it_was_read() -> None:
+    kept: list[tuple[str, Place, int]] = [("m", "host", 4), ("master", "disk", 4)]
+    shuttle = stages(derive(kept, "device", 4, "weights", 4))
+    assert [(stage.name, [*stage.things]) for stage in shuttle] == [
+        ("read", ["master"]),
+        ("h2d", ["m", "master"]),
+        ("apply", ["weights"]),
+        ("d2h", ["m", "master"]),
+        ("write", ["master"]),
+    ]
 
 
 def test_every_hop_is_in_the_lane_that_its_name_says() -> None:

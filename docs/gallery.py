@@ -97,6 +97,10 @@ def timeline_slow_host() -> Axes:
     return ao.plots.timeline(ledger)
 
 
+def critical_path() -> Axes:
+    return ao.plots.critical_path(train().ledger, step=50)
+
+
 def memory() -> Axes:
     offloaded = train().optimizer.memory()
     resident = ao.ResidentMemory(*offloaded[:2], offloaded.moments)
@@ -153,7 +157,7 @@ def turned() -> Figure:
 
 FIGURES = (
     *(dashboard, strategies, strategies_that_move_the_state),
-    *(timeline, timeline_slow_host, memory, memory_over_time, transfers, bandwidth),
+    *(timeline, timeline_slow_host, critical_path, memory, memory_over_time, transfers, bandwidth),
     *(moments, moments_of_one, step_sizes, effective_rates, update_ratios, schedule),
     *(playground, turned),
 )

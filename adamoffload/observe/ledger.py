@@ -28,6 +28,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from adamoffload.observe.critical import CriticalPath, critical_path
 from adamoffload.observe.tables import save
 from adamoffload.plan.hops import HOPS, Declared, HopName, bytes_by_lane, moving, working
 
@@ -385,6 +386,50 @@ class Ledger:
         np.minimum.at(times[:, 0], place, table["start_s"])
         np.maximum.at(times[:, 1], place, table["stop_s"])
         return times
+
+    def critical_path(self, step: int) -> CriticalPath:
+        """Return which hops the time of a step is made of.
+
+        Parameters
+        ----------
+        step : int
+            Counted from 1.
+
+        Returns
+        -------
+        CriticalPath
+            Segments that follow each other from the step's begin to its end; printed, a waterfall.
+
+        Raises
+        ------
+        ValueError
+            If there is no such step in the ledger, or nothing in it took any time.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import adamoffload as ao
+        >>> from adamoffload_sim import Device, Link
+        >>> device = ao.get_backend(
+        ...     "sim", link=Link(4), device=Device(48, 1e9), host_ns_per_parameter=4e9
+        ... )
+        >>> w = ao.Parameter(device.asarray(np.zeros(4, np.float32)), name="w")
+        >>> ledger = Ledger()
+        >>> opt = ao.AdamOffload([w], ledger=ledger, chunk_bytes=4)
+        >>> opt([device.asarray(np.ones(4, np.float32))])
+        (True,)
+        >>> print(ledger.critical_path(1))
+        step 1: 18.25 s, of which host 88%, d2h 5%, h2d 5%, device 1%
+        d2h    |##......................................| 1 s: d2h of chunk 0
+        host   |..###################################...| 16 s: update of chunks 0 to 3
+        h2d    |.....................................##.| 1 s: h2d of chunk 3
+        device |.......................................#| 0.25 s: apply of chunk 3
+        """
+        table = self.to_array()
+        events = table[table["step"] == step]
+        if not np.any(events["stop_s"] > events["start_s"]):
+            raise ValueError(f"Ledger: nothing that took any time was recorded of step {step!r}")
+        return critical_path(step, events)
 
     def bytes_by_parameter(self, hop: str | None = None) -> dict[str, int]:
         """Return the bytes that were copied in steps, by parameter's name."""

@@ -9,6 +9,7 @@ commands that draw.
 """
 
 from adamoffload.plots.animation import PageWriter, animate_trajectory, save_animation
+from adamoffload.plots.critical import critical_path
 from adamoffload.plots.dashboard import dashboard
 from adamoffload.plots.device import memory, memory_over_time
 from adamoffload.plots.lanes import timeline
@@ -28,6 +29,7 @@ __all__ = [
     "LiveFigure",
     "PageWriter",
     "animate_trajectory",
+    "critical_path",
     "dashboard",
     "descent",
     "memory",

@@ -59,6 +59,7 @@ STATES: dict[str, Callable[[], Recorded]] = {
 Draw = Callable[[Recorded, Any], Any]
 OF_LEDGER: dict[str, Draw] = {
     "timeline": lambda run, ax: plots.timeline(run[0], ax=ax),
+    "critical_path": lambda run, ax: plots.critical_path(run[0], ax=ax),
     "transfers": lambda run, ax: plots.transfers(run[0], 1010, ax=ax),
     "transfers, per_step": lambda run, ax: plots.transfers(run[0], 1010, show="per_step", ax=ax),
     "transfers, bandwidth": lambda run, ax: plots.transfers(run[0], show="bandwidth", ax=ax),
@@ -89,7 +90,7 @@ def test_every_figure_can_be_drawn(state: str) -> None:
         figure = Figure(figsize=(6, 3), dpi=30)
         ax = figure.add_subplot()
         sampled = len(ledger.memory()) if name == "memory_over_time" else len(probe.steps)
-        if name == "timeline" and not len(ledger.steps):
+        if name in ("timeline", "critical_path") and not len(ledger.steps):
             with pytest.raises(ValueError, match="recorded no step"):
                 draw(recorded, ax)
             continue

@@ -28,7 +28,7 @@ class Segment(NamedTuple):
     lane : str
         Who worked, or ``"idle"``: nothing of this step, though perhaps of the one before.
     hop : str
-        The hop, one of `adamoffload.observe.ledger.HOPS`; ``"idle"`` likewise.
+        The hop, one of `HOPS`, or ``"idle"``.
     chunk : int
         Of which chunk; -1 for a ``check`` and where nothing worked.
     start_s, stop_s : float

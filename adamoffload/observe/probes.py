@@ -71,7 +71,7 @@ class Probe:
     ``gradient``   as it reaches the rule: decayed, unscaled
     ``m``, ...     each slot of the rule by its name: Adam has m and v
     ``step_size``  the update's absolute value
-    ``sqrt_v``     the root of each slot that holds squares (`Rule.squares`)
+    ``sqrt_v``     the root of each slot that holds squares (``Rule.squares``)
     ``rate``       :math:`\alpha_t / (\sqrt{v} + \epsilon)`: each coordinate's own learning rate. A
                    rule that corrects the bias of v (`AdamW`) has a smaller :math:`\epsilon` in this
                    formula while t is small; AMSGrad divides by the root of ``v_max``

@@ -65,7 +65,7 @@ class Window(NamedTuple):
     ends : ndarray, shape (parts,), intp
         Where in it each part ends.
     samples : slice
-        Which of `SamplePlan.positions` are in it.
+        Which of ``SamplePlan.positions`` are in it.
     at : ndarray, shape (samples,), intp
         Where in it they are.
     """

@@ -10,6 +10,7 @@ makes an array to the death of its last view.
 from __future__ import annotations
 
 import threading
+from abc import ABCMeta
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -130,8 +131,15 @@ class _Block:
             self._pool.release(self._nbytes)
 
 
+class _Genuine(ABCMeta):
+    """Lets ``isinstance`` ask what an object is, and not its ``__class__``, which may lie."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return issubclass(type(instance), cls)
+
+
 @final
-class DeviceArray(NDArrayOperatorsMixin):
+class DeviceArray(NDArrayOperatorsMixin, metaclass=_Genuine):
     """An n-dimensional array on a device; computes with ``np.*``, operators and methods.
 
     Operands are arrays on the same device and Python or NumPy scalars. Slices are views that keep

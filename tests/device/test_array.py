@@ -774,3 +774,24 @@ def test_the_span_of_a_view_is_inside_that_of_its_array() -> None:
 def test_what_an_array_does_not_have_has_a_hint(x: Any, name: str, message: str) -> None:
     with pytest.raises(AttributeError, match=rf"has no attribute '{name}'; .*{message}"):
         getattr(x, name)
+
+
+def test_what_merely_says_that_it_is_a_device_array_is_none() -> None:
+    class Liar:
+        @property
+        def __class__(self) -> Any:
+            return DeviceArray
+
+        @__class__.setter
+        def __class__(self, _: Any) -> None: ...
+
+    class Mute:
+        @property
+        def __class__(self) -> Any:
+            raise RuntimeError("no comment")
+
+        @__class__.setter
+        def __class__(self, _: Any) -> None: ...
+
+    assert not isinstance(Liar(), DeviceArray)
+    assert not isinstance(Mute(), DeviceArray)

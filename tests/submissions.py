@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,15 +35,17 @@ class InThisProcess(Student):
     """Runs a file that is known to do no harm, in a third of the time."""
 
     def _start(self) -> None:
-        self.sandbox = Sandbox(self._path)
-        self._exchange("", "load")
-        self._ask = self._exchange  # type: ignore[method-assign]  # it is running
+        self._process: Any = Sandbox(importlib.import_module(self._scenarios), self.part)
+        self._load()
 
-    def _answer(self, what: str, request: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, what: str, request: dict[str, Any], limit_s: float) -> dict[str, Any]:
         with np.errstate(all="ignore"):
-            answer: dict[str, Any] = decode(encode(self.sandbox.answer(decode(encode(request)))))
+            answer: dict[str, Any] = self._process.answer(decode(encode(request)))
         return answer
+
+    def _stop(self) -> None:
+        self._process = None
 
 
 def quick_lab(number: int) -> Any:
-    return replace(lab(number), limit_s=5.0)  # a busy machine takes seconds to import NumPy
+    return replace(lab(number), limit_s=1.5)

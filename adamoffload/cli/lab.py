@@ -34,8 +34,13 @@ def add(commands: Any) -> None:
     check.add_argument(
         "number", type=int, metavar="N", help="which lab; see 'adamoffload lab list'"
     )
-    check.add_argument("file", type=Path, metavar="FILE", help="your file, or its folder")
+    check.add_argument(
+        "file", type=Path, metavar="FILE", help="your file or notebook, or its folder"
+    )
     check.add_argument("--json", action="store_true", help="print the score as JSON")
+    check.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="another one makes other tests (0)"
+    )
     check.set_defaults(run=_check_lab)
 
 
@@ -71,7 +76,7 @@ def _check_lab(arguments: argparse.Namespace) -> int:
     try:
         if path.is_dir():
             path /= f"lab{number}.py"
-        score = grading.check(number, path)
+        score = grading.check(number, path, arguments.seed)
     except FileNotFoundError:
         raise UsageError(
             f"there is no file {path}; adamoffload lab start {number} DIR makes one to fill in"

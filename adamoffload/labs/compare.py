@@ -4,14 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from adamoffload.labs.student import Mistake, Student
+from adamoffload.labs.reasons import Mistake
+from adamoffload.labs.student import Student
 
-__all__ = ["close_to", "equal", "near", "number", "prediction", "predictions", "shown"]
+__all__ = [
+    "Partly",
+    "close_to",
+    "equal",
+    "near",
+    "number",
+    "prediction",
+    "predictions",
+    "same",
+    "shown",
+]
+
+
+class Partly(str):
+    """A sentence that names a mistake, and the points that are due in spite of it.
+
+    Examples
+    --------
+    >>> Partly(1, "the square root is missing").kept
+    1
+    """
+
+    kept: int
+    __slots__ = ("kept",)
+
+    def __new__(cls, kept: int, sentence: str) -> Partly:
+        """Make a sentence of its points."""
+        made = super().__new__(cls, sentence)
+        made.kept = kept
+        return made
 
 
 def prediction(student: Student, name: str) -> Any:
@@ -82,7 +111,7 @@ def number(what: str, found: object) -> float:
     --------
     >>> number("`bytes_up`", "12")
     Traceback (most recent call last):
-    adamoffload.labs.student.Mistake: `bytes_up` is of type str; expected a number
+    adamoffload.labs.reasons.Mistake: `bytes_up` is of type str; expected a number
     """
     array = np.asarray(found) if isinstance(found, np.ndarray | np.generic) else found
     if isinstance(array, np.ndarray) and array.shape == () and array.dtype.kind in "iuf":
@@ -120,7 +149,7 @@ def near(
     expected: float,
     *,
     rtol: float = 1e-6,
-    known: Mapping[str, float] | None = None,
+    known: Mapping[Any, float] | None = None,
     otherwise: str = "",
 ) -> None:
     """Require a number, and say what may have gone wrong if it is another.
@@ -149,7 +178,7 @@ def near(
     --------
     >>> near("the time", 4.0, 2.0, known={"it counts both directions": 4.0})
     Traceback (most recent call last):
-    adamoffload.labs.student.Mistake: the time is wrong: it counts both directions
+    adamoffload.labs.reasons.Mistake: the time is wrong: it counts both directions
     """
     value = number(what, found)
     if math.isclose(value, expected, rel_tol=rtol):
@@ -159,7 +188,7 @@ def near(
 
 
 def equal(
-    what: str, found: object, expected: object, *, known: Mapping[str, object] | None = None
+    what: str, found: object, expected: object, *, known: Mapping[Any, object] | None = None
 ) -> None:
     """Require numbers, strings, or lists of them, and say where they differ.
 
@@ -185,7 +214,7 @@ def equal(
     --------
     >>> equal("`plan`", [(0, 4), (4, 7)], [(0, 4), (4, 8)])
     Traceback (most recent call last):
-    adamoffload.labs.student.Mistake: `plan`[1][1] is 7, expected 8
+    adamoffload.labs.reasons.Mistake: `plan`[1][1] is 7, expected 8
     """
     given, right = _plain(found), _plain(expected)
     if given == right:
@@ -202,7 +231,7 @@ def close_to(
     expected: np.ndarray[Any, Any],
     *,
     rtol: float = 1e-5,
-    known: Mapping[str, Any] | None = None,
+    known: Mapping[Any, Any] | None = None,
 ) -> None:
     """Require an array of numbers, and say what may have gone wrong if it is another.
 
@@ -228,7 +257,7 @@ def close_to(
     --------
     >>> close_to("delta", np.ones(3), np.ones(3, np.float32))
     Traceback (most recent call last):
-    adamoffload.labs.student.Mistake: delta has dtype float64; expected float32
+    adamoffload.labs.reasons.Mistake: delta has dtype float64; expected float32
     """
     if not isinstance(found, np.ndarray | np.generic):
         kind = "an array" if expected.ndim else f"a {expected.dtype} number"
@@ -238,24 +267,30 @@ def close_to(
         raise Mistake(f"{what} has shape {array.shape}; expected {expected.shape}")
     if array.dtype != expected.dtype:
         raise Mistake(f"{what} has dtype {array.dtype}; expected {expected.dtype}")
-    same = partial(_same, array, rtol=rtol)
-    if same(expected):
+    if same(array, expected, rtol=rtol):
         return
-    _recognise(what, known, lambda wrong: same(np.asarray(wrong)))
+    _recognise(what, known, lambda wrong: same(array, np.asarray(wrong), rtol=rtol))
     flat, right = array.ravel(), expected.ravel()
     with np.errstate(all="ignore"):
         i = int(np.argmax(~np.isclose(flat, right, rtol=rtol, atol=0, equal_nan=True)))
     raise Mistake(f"{what} is wrong: element {i} is {flat[i]!s}, expected {right[i]!s}")
 
 
-def _recognise(what: str, known: Mapping[str, Any] | None, same: Callable[[Any], bool]) -> None:
+def _recognise(what: str, known: Mapping[Any, Any] | None, same: Callable[[Any], bool]) -> None:
     """Raise the sentence of the first known mistake that gives the same answer."""
     for sentence, wrong in (known or {}).items():
         if same(wrong):
-            raise Mistake(f"{what} is wrong: {sentence}")
+            raise Mistake(f"{what} is wrong: {sentence}", getattr(sentence, "kept", 0))
 
 
-def _same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], *, rtol: float) -> bool:
+def same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], *, rtol: float = 1e-5) -> bool:
+    """Return whether two arrays are equal, up to `rtol` of the largest magnitude in `b`.
+
+    Examples
+    --------
+    >>> same(np.array([1.0, 1e-9]), np.array([1.0, 0.0])), same(np.array([1.0]), np.array([2.0]))
+    (True, False)
+    """
     if rtol == 0:
         return bool(np.array_equal(a, b, equal_nan=True))
     scale = float(np.max(np.abs(b), initial=0.0, where=np.isfinite(b)))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from adamoffload.files import replacing
-from adamoffload.labs.source import refuse
-from adamoffload.labs.student import Cheating, Mistake, Student
+from adamoffload.labs.reasons import Cheating, Mistake, printable
+from adamoffload.labs.source import Source, read, refuse, without_unused
+from adamoffload.labs.student import Student
 
 __all__ = [
     "NUMBERS",
@@ -21,10 +22,12 @@ __all__ = [
     "check",
     "duration",
     "graded",
+    "halves",
     "lab",
     "start",
 ]
 
+_LONGEST_REASON = 1000
 NUMBERS = (1, 2, 3, 4, 5, 6, 7, 8)
 """The labs there are."""
 
@@ -41,11 +44,22 @@ class Task:
         What it is worth.
     check : callable
         Takes a `Student` and raises `Mistake`, with the reason, if the task is not solved.
+    defines : tuple of str
+        The functions that the student writes here.
+    needs : tuple of str
+        The functions of earlier tasks that it builds on: where one of those has lost points, the
+        task is graded with the grader's own in its place.
+    most : int or None
+        In how many tasks such functions may have lost points; None for any number. A limit is for
+        tasks in which nothing is written, or they would be solved by the grader alone.
     """
 
     name: str
     points: int
     check: Callable[[Student], None]
+    defines: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +76,15 @@ class Lab:
         Seconds that loading the student's file, or one call into it, may take.
     forbidden : tuple of str
         Modules that would solve the lab by themselves, which the file may not import.
+    parts : mapping from str to callable
+        The grader's own version of functions that tasks build on.
     """
 
     title: str
     tasks: tuple[Task, ...]
     limit_s: float = 10.0
     forbidden: tuple[str, ...] = ()
+    parts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +111,15 @@ class Score:
         One for each task.
     output : str
         What the student's code printed, shortened.
+    seed : int
+        What the graders' numbers were drawn from.
     """
 
     lab: int
     title: str
     results: tuple[Result, ...]
     output: str
+    seed: int = 0
 
     @property
     def score(self) -> int:
@@ -120,6 +140,7 @@ class Score:
         return {
             "lab": self.lab,
             "title": self.title,
+            "seed": self.seed,
             "score": self.score,
             "points": self.points,
             "tasks": tasks,
@@ -129,7 +150,8 @@ class Score:
     def __str__(self) -> str:
         lines = [f"Lab {self.lab}: {self.title}", ""]
         if self.output:
-            lines += ["Your code printed:", self.output.rstrip("\n"), ""]
+            printed = (f"  | {line}" for line in self.output.rstrip("\n").split("\n"))
+            lines += ["Your code printed:", *printed, ""]
         shared = {result.reason for result in self.results}
         for result in self.results:
             mark = "ok  " if result.score == result.points else "    "
@@ -236,7 +258,7 @@ def start(number: int, directory: Path) -> tuple[Path, ...]:
     return files
 
 
-def check(number: int, path: Path) -> Score:
+def check(number: int, path: Path, seed: int = 0) -> Score:
     """Grade a student's file.
 
     Parameters
@@ -244,34 +266,63 @@ def check(number: int, path: Path) -> Score:
     number : int
         Which lab, from 1.
     path : Path
-        The file.
+        The file: Python, or a notebook.
+    seed : int
+        What the graders draw their numbers from, >= 0; another one makes other tests.
 
     Returns
     -------
     Score
-        Whatever the file holds and does, there is a score.
+        Whatever the file holds and does, there is a score, within a minute.
 
     Raises
     ------
     ValueError
-        If there is no such lab.
+        If there is no such lab, or the seed is negative.
     FileNotFoundError
         If there is no such file.
     OSError
         If the file cannot be read.
     """
     found = lab(number)
+    if seed < 0:
+        raise ValueError(f"the seed is {seed}; expected a whole number of at least 0")
     if not path.is_file():  # a pipe or a device need never end
         raise FileNotFoundError(path)
-    source = path.read_bytes()
-    scenarios = f"adamoffload.labs.lab{number}.scenarios"
-    with Student(path, found.limit_s, scenarios) as student:
-        try:
-            refuse(source, number, NUMBERS, (*found.forbidden, "adamoffload.labs"))
-            results = [graded(task, student) for task in found.tasks]
-        except (Cheating, Mistake) as reason:
-            results = [Result(task.name, 0, task.points, str(reason)) for task in found.tasks]
-    return Score(number, found.title, tuple(results), student.output)
+    output = ""
+    try:
+        source = read(path)
+        refuse(source.code, number, NUMBERS, found.forbidden)
+        source = Source(source.name, without_unused(source.code, found.forbidden), source.begins)
+        scenarios = f"adamoffload.labs.lab{number}.scenarios"
+        with Student(source, found.limit_s, scenarios, seed=seed, parts=found.parts) as student:
+            results = _results(found, student)
+        output = student.output
+    except (Cheating, Mistake) as reason:
+        results = [_result(task, 0, str(reason)) for task in found.tasks]
+    return Score(number, found.title, tuple(results), output, seed)
+
+
+def _results(found: Lab, student: Student) -> list[Result]:
+    results: list[Result] = []
+    wrong: list[tuple[str, ...]] = []
+    for task in found.tasks:
+        missing = [{*task.needs} & {*names} for names in wrong if {*task.needs} & {*names}]
+        result = None
+        if missing and (task.most is None or len(missing) <= task.most):
+            with student.standing_in(sorted(set().union(*missing), key=task.needs.index)):
+                result = graded(task, student)
+        if result is None or result.score < result.points:
+            own = graded(task, student)  # it may work with its own parts, whatever they are
+            result = own if result is None or own.score > result.score else result
+        if result.score < result.points:
+            wrong.append(task.defines)
+        results.append(result)
+    return results
+
+
+def _result(task: Task, score: int, reason: str) -> Result:
+    return Result(task.name, score, task.points, printable(reason)[:_LONGEST_REASON])
 
 
 def graded(task: Task, student: Student) -> Result:
@@ -292,7 +343,7 @@ def graded(task: Task, student: Student) -> Result:
     try:
         task.check(student)
     except Mistake as mistake:
-        return Result(task.name, 0, task.points, str(mistake))
+        return _result(task, min(mistake.kept, task.points - 1), str(mistake))
     except Cheating:
         raise
     except Exception as error:  # it came from the student's code, whatever it is
@@ -300,8 +351,31 @@ def graded(task: Task, student: Student) -> Result:
             f"the result is nothing that can be graded ({type(error).__name__}: {error}); is it of "
             f"the types and shapes that the docstring asks for?"
         )
-        return Result(task.name, 0, task.points, reason)
-    return Result(task.name, task.points, task.points, "")
+        return _result(task, 0, reason)
+    return _result(task, task.points, "")
+
+
+def halves(*parts: tuple[int, Callable[[Student], None]]) -> Callable[[Student], None]:
+    """Return a check of several parts, each of which has points of its own.
+
+    Parameters
+    ----------
+    *parts : tuple of int and callable
+        The points of each part, and its check; the first reason is given.
+    """
+
+    def check(student: Student) -> None:
+        kept, first = 0, None
+        for points, part in parts:
+            try:
+                part(student)
+                kept += points
+            except Mistake as mistake:
+                first = first or mistake
+        if first is not None:
+            raise Mistake(str(first), kept)
+
+    return check
 
 
 def _folder(number: int) -> Path:

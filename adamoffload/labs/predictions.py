@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from adamoffload.labs.compare import number, prediction, shown
-from adamoffload.labs.student import Mistake, Student
+from adamoffload.labs.reasons import Mistake
+from adamoffload.labs.student import Student
 
 __all__ = ["Answer", "predicted"]
 

@@ -2,7 +2,8 @@
 
 A message is one line of JSON, in which an array is its ``.npy`` bytes in base64. Reading one
 creates numbers, strings, lists, dicts and arrays of numbers, whatever it says: unlike a pickle, it
-cannot call anything, so that what a student's process answers is harmless to the grader's.
+cannot call anything, so that what a student's process answers is harmless to the grader's. What is
+as good as a plain value arrives as one: a generator as a list, a fraction as a number.
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections import deque
+from collections.abc import Iterator, KeysView, ValuesView
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -17,6 +22,8 @@ import numpy as np
 __all__ = ["Unsendable", "decode", "encode"]
 
 _DEPTH = 20
+_KINDS = "biufc"
+_SEQUENCES = (list, deque, range, Iterator, KeysView, ValuesView)
 
 
 class Unsendable(TypeError):
@@ -61,23 +68,33 @@ def decode(line: bytes) -> Any:
 def _plain(value: Any, depth: int) -> Any:
     if depth == 0:
         raise Unsendable("a value that is nested too deeply")
+    if isinstance(value, str):  # np.str_ as well
+        return str.__str__(value)
     if isinstance(value, np.ndarray | np.generic):
-        array = np.asarray(value)
-        if array.dtype.kind not in "biufc":
-            raise Unsendable(f"an array of dtype {array.dtype}")
-        data = io.BytesIO()
-        np.lib.format.write_array(data, array, allow_pickle=False)
-        kind = "array" if isinstance(value, np.ndarray) else "scalar"
-        return {kind: base64.b64encode(data.getvalue()).decode()}
-    if value is None or type(value) in (bool, int, float, str):
+        return _array(value)
+    if value is None or type(value) in (bool, int, float):
         return value
-    if isinstance(value, list):
+    if isinstance(value, int | float | Fraction | Decimal):
+        near = float(value)
+        return int(value) if not isinstance(value, float) and near.is_integer() else near
+    if isinstance(value, _SEQUENCES):
         return [_plain(item, depth - 1) for item in value]
     if isinstance(value, tuple):
         return {"tuple": [_plain(item, depth - 1) for item in value]}
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {"dict": {key: _plain(item, depth - 1) for key, item in value.items()}}
+        items = {str.__str__(key): _plain(item, depth - 1) for key, item in value.items()}
+        return {"dict": items}
     raise Unsendable(f"an object of type {type(value).__name__}")
+
+
+def _array(value: np.ndarray[Any, Any] | np.generic) -> dict[str, str]:
+    array = np.asarray(value)
+    if array.dtype.kind not in _KINDS:
+        raise Unsendable(f"an array of dtype {array.dtype}")
+    data = io.BytesIO()
+    np.lib.format.write_array(data, array, allow_pickle=False)
+    kind = "array" if isinstance(value, np.ndarray) else "scalar"
+    return {kind: base64.b64encode(data.getvalue()).decode()}
 
 
 def _value(plain: Any) -> Any:
@@ -92,4 +109,6 @@ def _value(plain: Any) -> Any:
         return {str(key): _value(item) for key, item in content.items()}
     data = io.BytesIO(base64.b64decode(content, validate=True))
     array = np.lib.format.read_array(data, allow_pickle=False)
+    if array.dtype.kind not in _KINDS:
+        raise ValueError(f"not a message: an array of dtype {array.dtype}")
     return array[()] if kind == "scalar" else array

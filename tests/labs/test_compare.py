@@ -24,7 +24,7 @@ from adamoffload.labs.compare import (
 )
 from adamoffload.labs.grading import NUMBERS, graded, lab
 from adamoffload.labs.predictions import Answer, predicted
-from adamoffload.labs.student import Mistake
+from adamoffload.labs.reasons import Mistake
 
 LABS = Path(__file__).parent
 
@@ -56,6 +56,8 @@ ODD: list[Any] = [
 
 class InProcess:
     """The solution of a lab, in this process; it remembers what it answered, by name."""
+
+    seed = 0
 
     def __init__(self, number: int) -> None:
         self.module = types.ModuleType("student")
@@ -89,6 +91,8 @@ class InProcess:
 
 class Replay:
     """Gives the answers once more, with one of them replaced."""
+
+    seed = 0
 
     def __init__(
         self, asked: dict[str, list[Any]], name: str, replace: Callable[[Any], Any]

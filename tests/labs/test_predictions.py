@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adamoffload.labs.predictions import Answer, predicted
-from adamoffload.labs.student import Mistake
+from adamoffload.labs.reasons import Mistake
 
 ANSWERS = (
     Answer("the bytes down", 4000.0, "count the gradient", {8000.0: "float32 has four bytes"}),

@@ -18,7 +18,7 @@ def test_the_graders_side_may_not_be_imported(number: int, tmp_path: Path) -> No
 
 
 def test_importing_what_solves_the_lab_is_worth_nothing(tmp_path: Path) -> None:
-    score = graded(tmp_path, 1, "from adamoffload.rules.adam import adam\n" + solution(1))
+    score = graded(tmp_path, 1, "from adamoffload.rules.adam import adam\nadam\n" + solution(1))
     assert score.score == 0
     assert "line 1 imports adamoffload.rules.adam" in score.results[0].reason
 
@@ -32,7 +32,8 @@ def test_importing_what_solves_the_lab_is_worth_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_a_name_that_solves_the_lab_may_not_be_imported(line: str, tmp_path: Path) -> None:
-    score = graded(tmp_path, 8, f"{solution(8)}\n{line}\n")
+    name = line.split()[-1]
+    score = graded(tmp_path, 8, f"{solution(8)}\n{line}\n{name}\n")
     assert score.score == 0
     assert "which solves the lab" in score.results[0].reason
 

@@ -8,27 +8,35 @@ from typing import Any
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.labs.compare import close_to, equal, near, predictions
+from adamoffload.labs.compare import Partly, close_to, equal, near, predictions, same
+from adamoffload.labs.draw import HYPER, arrays, hyper, random
 from adamoffload.labs.grading import Lab, Task
-from adamoffload.labs.student import Mistake, Student
+from adamoffload.labs.reasons import Mistake
+from adamoffload.labs.student import Student
 
 __all__ = ["LAB"]
 
-_BETA1, _BETA2, _EPS = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
-_RATE = np.float32(0.01)
-_NUMBERS = (_RATE, _BETA1, _BETA2, _EPS)
 _SIZE = 101
 
 
-def _arrays(count: int) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
-    rng = np.random.default_rng(2)
-    return [rng.standard_normal(_SIZE).astype(np.float32) for _ in range(count)]
+def _settings(student: Student, task: str) -> tuple[np.random.Generator, Any]:
+    """Return random numbers and three settings of (lr_t, beta1, beta2, eps), the usual first."""
+    rng = random(student, task)
+    return rng, [[np.float32(x) for x in HYPER], hyper(rng), hyper(rng)]
 
 
-def _adam(g: Any, m: Any, v: Any) -> tuple[Any, Any, Any]:
-    m = _BETA1 * m + (1 - _BETA1) * g
-    v = _BETA2 * v + (1 - _BETA2) * g * g
-    return -_RATE * m / (np.sqrt(v) + _EPS), m, v
+def _adam(g: Any, m: Any, v: Any, lr_t: Any, beta1: Any, beta2: Any, eps: Any) -> Any:
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g * g
+    return -lr_t * m / (np.sqrt(v) + eps), m, v
+
+
+def _host_step(g: Any, m: Any, v: Any, *numbers: Any) -> None:
+    g[...], m[...], v[...] = _adam(g, m, v, *numbers)
+
+
+def _device_step(w: Any, delta: Any) -> None:
+    w += delta
 
 
 _BYTES = {
@@ -50,39 +58,62 @@ _BYTES_HINTS = {
 
 def _bytes(student: Student) -> None:
     found = predictions(student, "BYTES", tuple(_BYTES))
-    for design, expected in _BYTES.items():
-        what = f"BYTES[{design!r}]"
-        given = found[design]
-        if not isinstance(given, list | tuple) or len(given) != 3:
-            raise Mistake(f"{what} should be three numbers: down, up, kept by the host")
-        swapped = (expected[1], expected[0], expected[2])
-        if tuple(given) == swapped != expected:
-            raise Mistake(f"{what}: down comes first, from the device to the host; then up")
-        for part, number, right in zip(
-            ("bytes down", "bytes up", "bytes kept"), given, expected, strict=True
-        ):
+    mistakes = [
+        mistake
+        for design, expected in _BYTES.items()
+        if (mistake := _wrong_bytes(design, found[design], expected))
+    ]
+    if mistakes:
+        raise Mistake(str(mistakes[0]), kept=1 if len(mistakes) == 1 else 0)
+
+
+def _wrong_bytes(design: str, given: object, expected: tuple[int, int, int]) -> Mistake | None:
+    what = f"BYTES[{design!r}]"
+    if not isinstance(given, list | tuple) or len(given) != 3:
+        return Mistake(f"{what} should be three numbers: down, up, kept by the host")
+    swapped = (expected[1], expected[0], expected[2])
+    if tuple(given) == swapped != expected:
+        return Mistake(f"{what}: down comes first, from the device to the host; then up")
+    for part, number, right in zip(
+        ("bytes down", "bytes up", "bytes kept"), given, expected, strict=True
+    ):
+        try:
             near(f"{what}, {part},", number, right, otherwise=_BYTES_HINTS[design])
+        except Mistake as mistake:
+            return mistake
+    return None
+
+
+_REBOUND = (
+    "it is as it was; inside a function, `{0} = ...` only gives the name {0} to another array; "
+    "write into the old one with `{0}[...] = ...` or `{0} *= ...`"
+)
+_EARLY = "the gradient had been overwritten already when {} was computed from it"
 
 
 def _host_half(student: Student) -> None:
-    g, m, v = _arrays(3)
-    v = np.abs(v)
-    delta, new_m, new_v = _adam(g, m, v)
-    scaled, old_delta = (1 - _BETA1) * g, -_RATE * m / (np.sqrt(v) + _EPS)
-    found = student.scenario("host_step", g, m, v, *_NUMBERS)
-    rebound = (
-        "it is as it was; inside a function, `{0} = ...` only gives the name {0} to another array; "
-        "write into the old one with `{0}[...] = ...` or `{0} *= ...`"
-    )
-    early = "the gradient had been overwritten already when {} was computed from it"
+    rng, settings = _settings(student, "host_step")
+    for numbers in settings:
+        g, m, v = arrays(rng, 3)
+        v = np.abs(v)
+        found = student.scenario("host_step", g, m, v, *numbers)
+        _host_half_with(found, g, m, v, *numbers)
+
+
+def _host_half_with(
+    found: Any, g: Any, m: Any, v: Any, lr_t: Any, beta1: Any, beta2: Any, eps: Any
+) -> None:
+    delta, new_m, new_v = _adam(g, m, v, lr_t, beta1, beta2, eps)
+    scaled, old_delta = (1 - beta1) * g, -lr_t * m / (np.sqrt(v) + eps)
+    kept = 2 if same(found["g"], delta) else 0  # the rule is right, and in the right order
     close_to(
         "after `host_step`, m",
         found["m"],
         new_m,
         known={
-            rebound.format("m"): m,
-            early.format("m"): _BETA1 * m + (1 - _BETA1) * g * g,
-            early.format("m") + " (it held delta)": _BETA1 * m + (1 - _BETA1) * old_delta,
+            Partly(kept, _REBOUND.format("m")): m,
+            Partly(2, _EARLY.format("m")): beta1 * m + (1 - beta1) * g * g,
+            Partly(2, _EARLY.format("m") + " (it held delta)"): beta1 * m + (1 - beta1) * old_delta,
         },
     )
     close_to(
@@ -90,10 +121,11 @@ def _host_half(student: Student) -> None:
         found["v"],
         new_v,
         known={
-            rebound.format("v"): v,
-            early.format("v"): _BETA2 * v + (1 - _BETA2) * scaled * scaled,
-            early.format("v") + " (it held delta)": _BETA2 * v + (1 - _BETA2) * delta * delta,
-            "it averages the gradient; average its square": _BETA2 * v + (1 - _BETA2) * g,
+            Partly(kept, _REBOUND.format("v")): v,
+            Partly(2, _EARLY.format("v")): beta2 * v + (1 - beta2) * scaled * scaled,
+            Partly(2, _EARLY.format("v") + " (it held delta)"): beta2 * v
+            + (1 - beta2) * delta * delta,
+            "it averages the gradient; average its square": beta2 * v + (1 - beta2) * g,
         },
     )
     root = np.sqrt(new_v)
@@ -102,12 +134,18 @@ def _host_half(student: Student) -> None:
         found["g"],
         delta,
         known={
-            "the gradient is still there; delta has to take its place: `g[...] = ...`": g,
-            "the sign: delta goes against the gradient": -delta,
-            "that is computed with the moments from before this step": old_delta,
-            "delta uses m from before this step": -_RATE * m / (root + _EPS),
-            "delta uses the gradient in the place of m": -_RATE * g / (root + _EPS),
-            "the learning rate is missing": delta / _RATE,
+            Partly(
+                2, "the gradient is still there; delta has to take its place: `g[...] = ...`"
+            ): g,
+            Partly(2, "the sign: delta goes against the gradient"): -delta,
+            Partly(2, "that is computed with the moments from before this step"): old_delta,
+            Partly(2, "delta uses m from before this step"): -lr_t * m / (root + eps),
+            Partly(2, "delta uses the gradient in the place of m"): -lr_t * g / (root + eps),
+            Partly(2, "the learning rate is missing"): delta / lr_t,
+            Partly(2, "epsilon is missing"): -lr_t * new_m / root,
+            Partly(2, "epsilon is inside the square root; add it after"): -lr_t
+            * new_m
+            / np.sqrt(new_v + eps),
         },
     )
 
@@ -148,22 +186,24 @@ def _truth(what: str, found: object) -> None:
 
 
 def _device_half(student: Student) -> None:
-    w, delta = _arrays(2)
-    found = student.scenario("device_step", w, delta)
-    close_to(
-        "after `device_step`, w",
-        found["w"],
-        w + delta,
-        rtol=0,
-        known={
-            "it is as it was; `w = w + delta` gives the name w to a new array; write into the old "
-            "one with `w += delta`": w,
-            "delta was subtracted; it has its sign already": w - delta,
-        },
-    )
-    close_to("after `device_step`, delta", found["delta"], delta, rtol=0)
-    if found["down"] or found["up"]:
-        raise Mistake("`device_step` copied over the link; the device can add by itself")
+    rng = random(student, "device_step")
+    for size in (_SIZE, 1, 8):
+        w, delta = arrays(rng, 2, size)
+        found = student.scenario("device_step", w, delta)
+        close_to(
+            "after `device_step`, w",
+            found["w"],
+            w + delta,
+            rtol=0,
+            known={
+                "it is as it was; `w = w + delta` gives the name w to a new array; write into the "
+                "old one with `w += delta`": w,
+                "delta was subtracted; it has its sign already": w - delta,
+            },
+        )
+        close_to("after `device_step`, delta", found["delta"], delta, rtol=0)
+        if found["down"] or found["up"]:
+            raise Mistake("`device_step` copied over the link; the device can add by itself")
 
 
 _LINK_HINTS = {
@@ -179,13 +219,14 @@ _LINK_HINTS = {
 
 
 def _whole_step(student: Student) -> None:
-    w, g, m, v = _arrays(4)
-    v = np.abs(v)
-    for steps in (1, 3):
-        found = student.scenario("offload_step", steps, w, g, m, v, *_NUMBERS)
+    rng, settings = _settings(student, "offload_step")
+    for steps, numbers in zip((1, 3, 2), settings, strict=True):
+        w, m, v, *gradients = arrays(rng, 3 + steps)
+        v = np.abs(v)
+        found = student.scenario("offload_step", w, gradients, m, v, *numbers)
         expected, new_m, new_v = w, m, v
-        for _ in range(steps):
-            delta, new_m, new_v = _adam(g, new_m, new_v)
+        for g in gradients:
+            delta, new_m, new_v = _adam(g, new_m, new_v, *numbers)
             expected = expected + delta
         after = f"after {steps} step{'s' if steps > 1 else ''}"
         known = {
@@ -202,13 +243,19 @@ def _whole_step(student: Student) -> None:
             hint = _LINK_HINTS.get((int(moved[0]), int(moved[1])), "send g down and delta up, once")
             raise Mistake(
                 f"for each parameter {moved[0]:g} bytes came down and {moved[1]:g} went up; "
-                f"expected 4 and 4: {hint}"
+                f"expected 4 and 4: {hint}",
+                kept=2,
             )
 
 
 def _decay_and_scale(student: Student) -> None:
-    w, g = _arrays(2)
-    decay, scale = np.float32(0.1), np.float32(64)
+    rng = random(student, "prepare")
+    for decay, scale in ((0.1, 64), (rng.uniform(0.2, 0.9), 8), (rng.uniform(0.01, 0.1), 3.5)):
+        w, g = arrays(rng, 2)
+        _prepared(student, w, g, np.float32(decay), np.float32(scale))
+
+
+def _prepared(student: Student, w: Any, g: Any, decay: Any, scale: Any) -> None:
     found = student.scenario("prepare", w, g, decay, scale)
     if found["result"] is None:
         kind = found["type"]
@@ -233,31 +280,30 @@ def _decay_and_scale(student: Student) -> None:
         },
     )
     for name, before in (("w", w), ("g", g)):
-        changed = {"`prepare` wrote into it; return a new array": found[name]}
+        changed = {Partly(1, "`prepare` wrote into it; return a new array"): found[name]}
         close_to(f"after `prepare`, {name}", found[name], before, rtol=0, known=changed)
     if found["down"] or found["up"]:
-        raise Mistake("`prepare` copied over the link; everything that it needs is on the device")
+        raise Mistake(
+            "`prepare` copied over the link; everything that it needs is on the device", kept=1
+        )
 
 
 _BITS_HINTS = {
     "plain": "both add the same two float32 numbers and round once; does it matter where?",
     "chunks": "each weight is added to by itself; does it matter when?",
     "half": "rounding delta to 11 binary digits changes it, and the sum sees the difference",
-    "double": "here delta itself is not rounded to float32, only the sum is: one rounding, not two",
 }
 
 
 def _same_bits(student: Student) -> None:
     rng = np.random.default_rng(7)
     w = rng.standard_normal(10_000).astype(np.float32)
-    exact = 0.01 * rng.standard_normal(10_000)
-    delta = exact.astype(np.float32)
+    delta = (0.01 * rng.standard_normal(10_000)).astype(np.float32)
     pieces = zip(np.split(w, 10), np.split(delta, 10), strict=True)
     device = {
         "plain": w + delta,
         "chunks": np.concatenate([a + b for a, b in pieces]),
         "half": w + delta.astype(np.float16).astype(np.float32),
-        "double": (w.astype(np.float64) + exact).astype(np.float32),
     }
     found = predictions(student, "SAME_BITS", tuple(device))
     for case, result in device.items():
@@ -267,9 +313,12 @@ def _same_bits(student: Student) -> None:
 
 
 def _lost(student: Student) -> None:
-    rng = np.random.default_rng(8)
+    rng = random(student, "lost")
     w = rng.uniform(0.5, 2, 2000).astype(np.float32)
-    delta = (rng.choice([-1, 1], 2000) * 10 ** rng.uniform(-9, -2, 2000)).astype(np.float32)
+    w[::3] = 1  # below a power of two, neighbours are half as far apart as above
+    delta = (rng.choice([-1, 1], 2000, p=[0.2, 0.8]) * 10 ** rng.uniform(-20, -2, 2000)).astype(
+        np.float32
+    )
     delta[::10] = 0
     for dtype in ("float16", "float32", "float64"):
         a, d = w.astype(dtype), delta.astype(dtype)
@@ -300,14 +349,15 @@ def _lost(student: Student) -> None:
 LAB = Lab(
     "The delta trick",
     (
-        Task("Who sends what", 2, _bytes),
-        Task("The host half", 3, _host_half),
-        Task("Two memories", 1, _two_memories),
-        Task("The device half", 1, _device_half),
-        Task("The whole step", 3, _whole_step),
-        Task("Decay and loss scale", 2, _decay_and_scale),
-        Task("The same bits?", 2, _same_bits),
-        Task("Lost updates", 1, _lost),
+        Task("Who sends what", 2, _bytes, ("BYTES",)),
+        Task("The host half", 3, _host_half, ("host_step",)),
+        Task("Two memories", 1, _two_memories, ("RAISES",)),
+        Task("The device half", 1, _device_half, ("device_step",)),
+        Task("The whole step", 3, _whole_step, ("offload_step",), ("host_step", "device_step")),
+        Task("Decay and loss scale", 2, _decay_and_scale, ("prepare",)),
+        Task("The same bits?", 2, _same_bits, ("SAME_BITS",)),
+        Task("Lost updates", 1, _lost, ("lost",)),
     ),
     forbidden=("adamoffload", "torch", "jax", "optax", "tensorflow", "mindspore"),
+    parts={"host_step": _host_step, "device_step": _device_step},
 )

@@ -33,15 +33,15 @@ def device_step(student: ModuleType, w: Any, delta: Any) -> dict[str, Any]:
 
 
 def offload_step(
-    student: ModuleType, steps: int, w: Any, g: Any, m: Any, v: Any, *numbers: Any
+    student: ModuleType, w: Any, gradients: Any, m: Any, v: Any, *numbers: Any
 ) -> dict[str, Any]:
-    """Let the student take steps with one gradient, and count."""
+    """Let the student take a step with each gradient, and count."""
     device = ao.get_backend("numpy")
     on_device = device.asarray(w)
     m, v = m.copy(), v.copy()
-    gradients = [device.asarray(g) for _ in range(steps)]
+    on_device_too = [device.asarray(g) for g in gradients]
     before = device.traffic()
-    for gradient in gradients:
+    for gradient in on_device_too:
         student.offload_step(device, on_device, gradient, m, v, *numbers)
     return {**_moved(device, before), "w": device.asnumpy(on_device), "m": m, "v": v}
 

@@ -82,7 +82,6 @@ SAME_BITS = {
     "plain": None,  # the float32 delta goes up, and the device adds it to its float32 w
     "chunks": None,  # the same, but delta goes up in ten pieces, and each is added when it is there
     "half": None,  # delta is rounded to float16, goes up, becomes float32 again, and is added
-    "double": None,  # the host keeps delta and w in float64, adds, and rounds the sum to float32
 }
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.labs.compare import equal, near, prediction, predictions
-from adamoffload.labs.grading import Lab, Task
-from adamoffload.labs.student import Mistake, Student
+from adamoffload.labs.compare import Partly, equal, near, prediction, predictions
+from adamoffload.labs.draw import random
+from adamoffload.labs.grading import Lab, Task, halves
+from adamoffload.labs.reasons import Mistake
+from adamoffload.labs.student import Student
 
 __all__ = ["LAB"]
 
@@ -28,6 +30,17 @@ def _device(parameters: int, chunk_bytes: int, activation_bytes: int, offloaded:
     return 16 * parameters + activation_bytes
 
 
+def _drawn_models(student: Student) -> list[tuple[int, int, int, bool]]:
+    """Return models with one chunk, two, three or many, offloaded or not."""
+    rng = random(student, "device_bytes")
+    drawn = []
+    for chunks in (0.4, 1.0, 1.3, 2.0, 2.6, 9.5):
+        chunk = 4 * int(rng.integers(100, 1000))
+        n = int(chunks * chunk) // 4
+        drawn.append((n, chunk, int(rng.integers(1, 5000)), bool(rng.integers(4))))
+    return drawn
+
+
 def _sixteen_and_eight(student: Student) -> None:
     cases = [
         (10**9, 4 * _MIB, _GIB, False),
@@ -35,6 +48,7 @@ def _sixteen_and_eight(student: Student) -> None:
         (1000, 2000, 512, True),
         (1000, 1600, 512, True),
         (100, 4096, 0, True),
+        *_drawn_models(student),
     ]
     for n, chunk, activations, offloaded in cases:
         what = (
@@ -49,13 +63,15 @@ def _sixteen_and_eight(student: Student) -> None:
             right,
             known={
                 "the activations are missing": right - activations,
-                "the ring is missing": right - ring,
+                Partly(1, "the ring is missing"): right - ring,
                 "without offload there is no ring": right + ring,
-                "there are three slots, although there are fewer chunks": right - ring + 3 * chunk,
-                "there are three slots of all parameters, although there is one chunk": right
+                Partly(1, "there are three slots, although there are fewer chunks"): right
                 - ring
-                + 12 * n,
-                "the ring has one slot only": right - ring + min(chunk, 4 * n),
+                + 3 * chunk,
+                Partly(
+                    1, "there are three slots of all parameters, although there is one chunk"
+                ): right - ring + 12 * n,
+                Partly(1, "the ring has one slot only"): right - ring + min(chunk, 4 * n),
                 "the moments are on the host and take nothing here": right + 8 * n,
                 "without offload, the moments are on the device": right - 8 * n,
                 "the gradients are on the device, too": right - 4 * n,
@@ -96,12 +112,17 @@ def _what_fits(student: Student) -> None:
 
 
 def _largest(student: Student) -> None:
-    chunk = 4 * _MIB
+    rng = random(student, "largest_model")
     for memory, activations, offloaded in (
         (16 * _GIB + 5, _GIB, False),
         (16 * _GIB + 5, _GIB, True),
         (80 * _GIB + 7, 3 * _GIB, True),
+        *(
+            (int(rng.integers(2**32, 2**36)), int(rng.integers(2**31)), way)
+            for way in (True, False)
+        ),
     ):
+        chunk = 4 * int(rng.integers(1, 2**20))
         free = memory - activations - (3 * chunk if offloaded else 0)
         each = 8 if offloaded else 16
         equal(
@@ -134,7 +155,9 @@ def _run(parameters: int, steps: int, batch_bytes: int) -> ao.Traffic:
 
 
 def _bytes_of_a_run(student: Student) -> None:
-    for n, steps, batch in ((1000, 3, 512), (77, 10, 0), (5000, 1, 30)):
+    rng = random(student, "run_bytes")
+    drawn = [tuple(map(int, rng.integers(2, 40, 3))) for _ in range(2)]
+    for n, steps, batch in ((1000, 3, 512), (77, 10, 0), (5000, 1, 30), *drawn):
         down, up = _run(n, steps, batch)
         equal(
             f"`run_bytes` for {n} parameters, {steps} step{'s' if steps > 1 else ''} and batches "
@@ -143,16 +166,28 @@ def _bytes_of_a_run(student: Student) -> None:
             (down, up),
             known={
                 "down comes first, then up": (up, down),
-                "the weights that come down at the end are missing": (down - 4 * n, up),
-                "the weights that go up before the first step are missing": (down, up - 4 * n),
+                Partly(1, "the weights that come down at the end are missing"): (down - 4 * n, up),
+                Partly(1, "the weights that go up before the first step are missing"): (
+                    down,
+                    up - 4 * n,
+                ),
                 "the weights that go up at first and come down at the end are missing": (
                     down - 4 * n,
                     up - 4 * n,
                 ),
-                "the loss that comes down in every step is missing": (down - 4 * steps, up),
-                "the loss comes down in every step, not once": (down - 4 * (steps - 1), up),
-                "a batch goes up in every step, not once": (down, up - batch * (steps - 1)),
-                "the batches that go up are missing": (down, up - batch * steps),
+                Partly(1, "the loss that comes down in every step is missing"): (
+                    down - 4 * steps,
+                    up,
+                ),
+                Partly(1, "the loss comes down in every step, not once"): (
+                    down - 4 * (steps - 1),
+                    up,
+                ),
+                Partly(1, "a batch goes up in every step, not once"): (
+                    down,
+                    up - batch * (steps - 1),
+                ),
+                Partly(1, "the batches that go up are missing"): (down, up - batch * steps),
                 "a parameter is 4 bytes, not 1": (
                     2 * n + (down - 4 * n * (steps + 1)),
                     up - 3 * n * (steps + 1),
@@ -188,43 +223,91 @@ def _reading(student: Student) -> None:
             "down comes first, then up, and each by itself": [down + up for down, up in right],
         },
     )
-
-
-def _bandwidth(student: Student) -> None:
-    sizes, rate, latency = [1000, 20_000, 500_000], 2e9, 1e-5
-    for hop, copied in (("h2d", sizes), ("d2h", [n // 2 for n in sizes])):
-        nbytes = 4 * sum(copied)
-        seconds = [latency + 4 * n / rate for n in copied]
-        each = [4 * n / s for n, s in zip(copied, seconds, strict=True)]
-        both = 4 * sum(sizes) + 4 * sum(n // 2 for n in sizes)
-        both_s = both / rate + 2 * len(sizes) * latency
-        # from the first copy of this hop to the end of its last; the host works 0.6 ms between
-        others = [n // 2 if hop == "h2d" else n for n in sizes]
-        between = others[:-1] if hop == "h2d" else others[1:]
-        idle_s = 0.6e-3 * 2 + sum(latency + 4 * n / rate for n in between)
-        near(
-            f"`bandwidth` of {hop}",
-            student.scenario("bandwidth", hop, sizes, rate, latency),
-            nbytes / sum(seconds),
+    rng = random(student, "per_step")
+    for dtype in ("int8", "float64", "float32"):
+        size = np.dtype(dtype).itemsize
+        copies = [(int(step), *map(int, rng.integers(1, 50, 2))) for step in (1, 2, 2, 3)]
+        copies += [(4, 0, 7), (5, 9, 0)]  # one direction alone
+        moved_by = {step: [0, 0] for step, _, _ in copies}
+        for step, down, up in copies:
+            moved_by[step][0] += size * down
+            moved_by[step][1] += size * up
+        right = [(down, up) for down, up in moved_by.values()]
+        equal(
+            f"where more goes one way than the other, in {dtype}, `per_step`",
+            student.scenario("copied", copies, dtype),
+            right,
             known={
-                "it averages the bandwidths of the copies, as if a small copy were worth as much "
-                "as a large one; divide the sum of the bytes by the sum of the seconds": (
-                    sum(each) / len(each)
-                ),
-                "it takes all the time from the first copy to the last; add up the time in which "
-                "the link was at work": nbytes / (sum(seconds) + idle_s),
-                "it counts both directions": both / both_s,
-                "upside down: seconds per byte": sum(seconds) / nbytes,
-                "it counts elements; an element has 4 bytes": nbytes / sum(seconds) / 4,
-                "that is the best copy, not all of them": max(each),
+                "down comes first, then up": [(up, down) for down, up in right],
+                "the first number is what came down, not what went up": [
+                    (up, up) for _, up in right
+                ],
+                "the second number is what went up, not what came down": [
+                    (down, down) for down, _ in right
+                ],
+                "not every element has 4 bytes; an event has nbytes": [
+                    (down // size * 4, up // size * 4) for down, up in right
+                ],
             },
         )
 
 
+def _bandwidth(student: Student) -> None:
+    rng = random(student, "bandwidth")
+    for rate, latency, dtype in (
+        (2e9, 1e-5, "float32"),
+        (rng.uniform(1e9, 9e9), rng.uniform(1e-6, 1e-4), "int8"),
+        (rng.uniform(1e9, 9e9), rng.uniform(1e-6, 1e-4), "float64"),
+    ):
+        sizes = [1000, 20_000, int(rng.integers(100_000, 500_000))]
+        for hop in ("h2d", "d2h"):
+            _bandwidth_of(student, hop, sizes, rate, latency, dtype)
+
+
+def _bandwidth_of(
+    student: Student, hop: str, sizes: list[int], rate: float, latency: float, dtype: str
+) -> None:
+    size = np.dtype(dtype).itemsize
+    ways = {"h2d": sizes, "d2h": [n // 2 for n in sizes]}
+    copied, other = ways[hop], ways["d2h" if hop == "h2d" else "h2d"]
+    nbytes = size * sum(copied)
+    seconds = [latency + size * n / rate for n in copied]
+    each = [size * n / s for n, s in zip(copied, seconds, strict=True)]
+    both = nbytes + size * sum(other)
+    both_s = both / rate + 2 * len(sizes) * latency
+    # from the first copy of this hop to the end of its last; the host works 0.6 ms between
+    between = other[:-1] if hop == "h2d" else other[1:]
+    idle_s = 0.6e-3 * 2 + sum(latency + size * n / rate for n in between)
+    near(
+        f"`bandwidth` of {hop}, in {dtype},",
+        student.scenario("bandwidth", hop, sizes, rate, latency, dtype),
+        nbytes / sum(seconds),
+        known={
+            "it averages the bandwidths of the copies, as if a small copy were worth as much "
+            "as a large one; divide the sum of the bytes by the sum of the seconds": (
+                sum(each) / len(each)
+            ),
+            "it takes all the time from the first copy to the last; add up the time in which "
+            "the link was at work": nbytes / (sum(seconds) + idle_s),
+            "it counts both directions": both / both_s,
+            "upside down: seconds per byte": sum(seconds) / nbytes,
+            "it counts elements; an element is not a byte": sum(copied) / sum(seconds),
+            "not every element has 4 bytes; an event has nbytes": 4 * sum(copied) / sum(seconds),
+            "that is the best copy, not all of them": max(each),
+        },
+    )
+
+
 def _own_ledger(student: Student) -> None:
-    sizes = [1000, 77, 4000]
-    down, up = sum(4 * (n // 2) for n in sizes), sum(4 * n for n in sizes)
-    found = student.scenario("counter", sizes)
+    rng = random(student, "counter")
+    for dtype in ("float32", "int8", "float64"):
+        _counted(student, list(map(int, rng.integers(50, 4000, 3))), dtype)
+
+
+def _counted(student: Student, sizes: list[int], dtype: str) -> None:
+    size = np.dtype(dtype).itemsize
+    down, up = sum(size * (n // 2) for n in sizes), sum(size * n for n in sizes)
+    found = student.scenario("counter", sizes, dtype)
     for when, totals in (("at first", found["first"]), ("after some copies", found["totals"])):
         if not isinstance(totals, dict):
             raise Mistake(
@@ -238,33 +321,48 @@ def _own_ledger(student: Student) -> None:
     first = found["first"]
     equal("`totals` of a new counter, (d2h, h2d),", (first["d2h"], first["h2d"]), (0, 0))
     known = {
-        "a second counter has counted its copies there as well; begin anew in each call of "
-        "`counter`": (down, up + 12),
-        "it counts elements; an element is not a byte": (down // 4, sum(sizes)),
+        Partly(
+            1,
+            "a second counter has counted its copies there as well; begin anew in each call of "
+            "`counter`",
+        ): (down, up + 12),
+        "it counts elements; an element is not a byte": (down // size, up // size),
+        "not every element has 4 bytes; it is told nbytes": (4 * down // size, 4 * up // size),
         "it counts copies, not their bytes": (len(sizes), len(sizes)),
-        "it has kept the last copy only; add them up": (4 * (sizes[-1] // 2), 4 * sizes[-1]),
+        "it has kept the last copy only; add them up": (size * (sizes[-1] // 2), size * sizes[-1]),
         "down and up are exchanged: d2h is down": (up, down),
     }
     totals = found["totals"]
     equal("`totals`, (d2h, h2d),", (totals["d2h"], totals["h2d"]), (down, up), known=known)
+    if found["changed"]:
+        raise Mistake(
+            "what `totals` returned before has changed since: it is the store itself, and whoever "
+            "has it can change your ledger; return a copy of it",
+            kept=1,
+        )
     other = found["other"]
     if not isinstance(other, dict) or other.get("h2d") != 12:
-        raise Mistake("a second counter has to begin at 0 and to count its own copies alone")
+        raise Mistake(
+            "a second counter has to begin at 0 and to count its own copies alone", kept=1
+        )
     if found["waited"]:
         raise Mistake(
             "`record` asked the ticket and so waited for the copy: what measures must not change "
-            "what it measures; count and return"
+            "what it measures; count and return",
+            kept=1,
         )
 
 
-def _recording(seed: int) -> tuple[list[tuple[int, str, int]], dict[str, int], tuple[Any, ...]]:
+def _recording(
+    rng: np.random.Generator,
+) -> tuple[list[tuple[int, str, int]], dict[str, int], tuple[Any, ...]]:
     """Return events of a run with an intruder, the parameters' sizes, and the intruder."""
-    rng = np.random.default_rng(seed)
     chunk = 256
     sizes = {"embedding": 1024, "layer1.weight": 512, "layer1.bias": 32, "head": chunk}
+    sizes["tail"] = int(rng.integers(300, 500))
     size = sum(sizes.values())
     chunks = [chunk] * (size // chunk) + [size % chunk] * (size % chunk > 0)
-    step = int(rng.integers(2, 9))
+    step = int(rng.integers(1, 11))
     hop = str(rng.choice(["d2h", "h2d"]))
     name = str(rng.choice(list(sizes)))
     events: list[tuple[int, str, int]] = []
@@ -278,8 +376,9 @@ def _recording(seed: int) -> tuple[list[tuple[int, str, int]], dict[str, int], t
 
 
 def _intruder(student: Student) -> None:
-    for seed in range(6):
-        events, sizes, (step, hop, name) = _recording(seed)
+    rng = random(student, "intruder")
+    for _ in range(8):
+        events, sizes, (step, hop, name) = _recording(rng)
         other = "h2d" if hop == "d2h" else "d2h"
         equal(
             "`intruder`",
@@ -287,15 +386,24 @@ def _intruder(student: Student) -> None:
             (step, hop, name),
             known={
                 "the step is one too small; steps are counted from 1": (step - 1, hop, name),
-                "it is the other direction: compare the bytes of each direction with those of the "
-                "other steps": (step, other, name),
+                Partly(
+                    1,
+                    "it is the other direction: compare the bytes of each direction with those of "
+                    "the other steps",
+                ): (step, other, name),
                 **{
-                    f"the step and the direction are right, but {wrong} is of another size; divide "
-                    f"the bytes that are too many by 4": (step, hop, wrong)
+                    Partly(
+                        1,
+                        f"the step and the direction are right, but {wrong} is of another size; "
+                        f"divide the bytes that are too many by 4",
+                    ): (step, hop, wrong)
                     for wrong in sizes
                     if wrong != name
                 },
-                "the parameter's name is missing: the bytes that are too many tell": (step, hop),
+                Partly(1, "the parameter's name is missing: the bytes that are too many tell"): (
+                    step,
+                    hop,
+                ),
             },
         )
 
@@ -305,9 +413,9 @@ def _designs(k: int) -> dict[str, tuple[int, int]]:
     return {"delta": (4, 4), "states": (8, 8), "torchao-bf16": (2 * k, 2), "zero-2": zero2}
 
 
-def _compare(student: Student) -> None:
-    crossover = prediction(student, "CROSSOVER")
-    for k in (1, 2, 8):
+def _design_bytes(student: Student) -> None:
+    rng = random(student, "design_bytes")
+    for k in (1, 2, 8, 3, int(rng.integers(9, 40))):
         for design, right in _designs(k).items():
             known: dict[str, object] = {"down comes first, then up": right[::-1]}
             if design == "torchao-bf16":
@@ -340,27 +448,35 @@ def _compare(student: Student) -> None:
                 right,
                 known=known,
             )
+
+
+def _crossover(student: Student) -> None:
     near(
         "CROSSOVER",
-        crossover,
+        prediction(student, "CROSSOVER"),
         next(k for k in range(1, 99) if sum(_designs(k)["zero-2"]) > sum(_designs(k)["states"])),
         known={"for this k the two are equal; more is asked": 3},
-        otherwise="your function says something else: try k = 1, 2, 3, ...",
+        otherwise="think of one design after the other: k = 1, 2, 3, ...",
     )
 
 
 LAB = Lab(
     "The byte ledger",
     (
-        Task("Sixteen and eight", 2, _sixteen_and_eight),
-        Task("What fits", 1, _what_fits),
-        Task("The largest model", 1, _largest),
-        Task("Bytes of a run", 2, _bytes_of_a_run),
-        Task("Reading a ledger", 2, _reading),
-        Task("Bandwidth", 1, _bandwidth),
-        Task("A ledger of your own", 2, _own_ledger),
-        Task("The intruder", 2, _intruder),
-        Task("Designs compared", 2, _compare),
+        Task("Sixteen and eight", 2, _sixteen_and_eight, ("device_bytes",)),
+        Task("What fits", 1, _what_fits, ("FITS",)),
+        Task("The largest model", 1, _largest, ("largest_model",)),
+        Task("Bytes of a run", 2, _bytes_of_a_run, ("run_bytes",)),
+        Task("Reading a ledger", 2, _reading, ("per_step",)),
+        Task("Bandwidth", 1, _bandwidth, ("bandwidth",)),
+        Task("A ledger of your own", 2, _own_ledger, ("counter",)),
+        Task("The intruder", 2, _intruder, ("intruder",)),
+        Task(
+            "Designs compared",
+            2,
+            halves((1, _crossover), (1, _design_bytes)),
+            ("design_bytes", "CROSSOVER"),
+        ),
     ),
     forbidden=("adamoffload", "torch", "jax", "tensorflow", "mindspore"),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from types import ModuleType
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import adamoffload as ao
 from adamoffload_sim import Device, Link
 
-__all__ = ["bandwidth", "counter", "per_step"]
+__all__ = ["bandwidth", "copied", "counter", "per_step"]
 
 
 def per_step(student: ModuleType, sizes: list[int], steps: list[int], chunk_bytes: int) -> Any:
@@ -33,35 +32,59 @@ def per_step(student: ModuleType, sizes: list[int], steps: list[int], chunk_byte
     return student.per_step(ledger)
 
 
+def copied(student: ModuleType, copies: list[tuple[int, int, int]], dtype: str) -> Any:
+    """Record copies, (step, elements down, elements up), of which none is like the others."""
+    device, ledger = ao.get_backend("numpy"), ao.Ledger()
+    for step, down, up in copies:
+        x = device.asarray(np.ones(max(down, up), dtype))
+        if up:
+            device.asarray(np.ones(up, dtype), record=ledger.at(step))
+        if down:
+            device.asnumpy(x[:down], record=ledger.at(step))
+    return student.per_step(ledger)
+
+
 def bandwidth(
-    student: ModuleType, hop: str, sizes: list[int], bytes_per_s: float, latency_s: float
+    student: ModuleType,
+    hop: str,
+    sizes: list[int],
+    bytes_per_s: float,
+    latency_s: float,
+    dtype: str,
 ) -> Any:
     """Record copies on a simulated link, with pauses between them."""
     link = Link(bytes_per_s, latency_s)
     device = ao.get_backend("sim", link=link, device=Device(1e12, 1e12))
     ledger = ao.Ledger()
     for size in sizes:
-        x = device.asarray(np.ones(size, np.float32), record=ledger.at())
+        x = device.asarray(np.ones(size, dtype), record=ledger.at())
         device.run_on_host(lambda: None, elements=1_000_000)  # the link is idle meanwhile
         device.asnumpy(x[: size // 2], record=ledger.at())
     return student.bandwidth(ledger, hop)
 
 
-def counter(student: ModuleType, sizes: list[int]) -> dict[str, Any]:
+def counter(student: ModuleType, sizes: list[int], dtype: str) -> dict[str, Any]:
     """Let a counter of the student's record copies, beside another one, and look at the clock."""
     device = ao.get_backend("sim", link=Link(1e6))
     record, totals = student.counter()
     other_record, other_totals = student.counter()
-    at_first = copy(totals())  # the store itself is a fair answer, and goes on counting
+    first = totals()
+    at_first = dict(first) if isinstance(first, dict) else first
     waited = False
     for size in sizes:
-        x = device.asarray(np.ones(size, np.float32), record=record)
+        x = device.asarray(np.ones(size, dtype), record=record)
         half = x[: size // 2]
-        target = np.empty(size // 2, np.float32)
+        target = np.empty(size // 2, dtype)
         before = device.now()
         ticket = device.d2h(half, target, record=record)
         waited |= device.now() != before
         ticket.wait()
         record("update", size, 0, ticket)
     device.asarray(np.ones(3, np.float32), record=other_record)
-    return {"first": at_first, "totals": totals(), "other": other_totals(), "waited": waited}
+    return {
+        "first": at_first,
+        "changed": first != at_first,
+        "totals": totals(),
+        "other": other_totals(),
+        "waited": waited,
+    }

@@ -4,8 +4,9 @@ The statement is in lab5.rst. Check your work, as often as you like, with
 
     adamoffload lab check 5 lab5.py
 
-Host arrays are float32 and pinned, device arrays are float32, all of shape (n,) with one n. When a
-function is called, its arguments are ready to be used; other copies may still be on their way.
+All arrays are float32 and of shape (n,), with one n. Host arrays are pinned, but for two in task 3.
+When a function is called, its arguments are ready to be used; other copies may still be on their
+way.
 """
 
 import numpy as np

@@ -13,9 +13,9 @@ import adamoffload as ao
 __all__ = ["groups", "rate_of_schedule", "which"]
 
 
-def rate_of_schedule(student: ModuleType, step: int) -> Any:
+def rate_of_schedule(student: ModuleType, step: int, peak: float, shift: int) -> Any:
     """Ask for the rate of a schedule that is a function."""
-    return student.rate_at(lambda step: 0.5 / (step + 1), step)
+    return student.rate_at(lambda step: peak / (step + shift), step)
 
 
 def groups(student: ModuleType, shapes: dict[str, Any], lr: float, decay: float) -> dict[str, Any]:

@@ -43,7 +43,8 @@ def rate_at(rate, step):
 
 
 # Task 4: all of these are passed to AdamOffload in one list, without groups, with weight_decay=0.1.
-NAMES = ["fc.weight", "fc.bias", "norm.gamma", "norm.Beta", "alphabet.embed", "tibetan.embed"]
+# norm.weight is a normalization's gain, as PyTorch names it; film.gamma_net.weight is a matrix.
+NAMES = ["fc.weight", "fc.bias", "norm.weight", "norm.gamma", "norm.beta", "film.gamma_net.weight"]
 # Which are decayed? Replace None by a list of names, in the order above.
 DECAYED = None
 

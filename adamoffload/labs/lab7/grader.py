@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from adamoffload.labs.compare import close_to, shown
-from adamoffload.labs.grading import Lab, Task
+from adamoffload.labs.compare import Partly, close_to, number, same, shown
+from adamoffload.labs.draw import random
+from adamoffload.labs.grading import Lab, Task, halves
 from adamoffload.labs.predictions import Answer, predicted
-from adamoffload.labs.student import Mistake, Student
+from adamoffload.labs.reasons import Mistake
+from adamoffload.labs.student import Student
 
 __all__ = ["LAB"]
 
@@ -21,9 +24,9 @@ def _bits(*patterns: int) -> Any:
     return np.array(patterns, np.uint32).view(np.float32)
 
 
-def _numbers(count: int) -> Any:
+def _numbers(rng: np.random.Generator, count: int) -> Any:
     """Return float32 of all magnitudes and both signs, denormals among them."""
-    bits = np.random.default_rng(7).integers(0, 1 << 32, 2 * count, dtype=np.uint32)
+    bits = rng.integers(0, 1 << 32, 2 * count, dtype=np.uint32)
     numbers = bits.view(np.float32)
     return numbers[np.isfinite(numbers)][:count]
 
@@ -38,7 +41,8 @@ def _ulp_distance(student: Student) -> None:
     near = np.array([1 + 2.0**-23, 1 - 2.0**-24, 2], np.float32)
     zeros = _bits(0, 0x80000000, 1, 0x80000001, 0x80000001)
     others = _bits(0x80000000, 0, 0x80000001, 1, 0)
-    a, b = _numbers(400)[:200], _numbers(400)[200:]
+    rng = random(student, "ulp_distance")
+    a, b = _numbers(rng, 200), _numbers(rng, 200)
     for what, left, right in (
         ("near 1", one, near),
         ("around 0", zeros, others),
@@ -56,8 +60,11 @@ def _ulp_distance(student: Student) -> None:
             expected,
             rtol=0,
             known={
-                "the bits of negative numbers count away from 0: turn their order round before "
-                "you subtract": plain,
+                Partly(
+                    1,
+                    "the bits of negative numbers count away from 0: turn their order round before "
+                    "you subtract",
+                ): plain,
                 "the difference does not fit into 32 bits: go to int64 first": wrapped,
                 "it measures in gaps as they are above 1; the gap doubles with each power of two": (
                     scaled
@@ -106,7 +113,7 @@ def _power_that_sticks(delta: Any) -> Any:
     return p
 
 
-def _stuck(student: Student) -> None:
+def _stuck_numbers(student: Student) -> None:
     bits = "a float32 has 24 bits, the leading one included"
     predicted(
         student,
@@ -137,7 +144,26 @@ def _stuck(student: Student) -> None:
         ),
         rtol=0,
     )
-    sizes = (4, 1, -1, 3, 0.001, -0.001, 1e-10, 1e20, 2.0**90, -(2.0**90), 2.0**-90, -(2.0**-90))
+
+
+def _stuck_at(student: Student) -> None:
+    rng = random(student, "stuck_at")
+    drawn = rng.choice([-1, 1], 8) * 2.0 ** rng.uniform(-89, 89, 8)
+    sizes = (
+        4,
+        1,
+        -1,
+        3,
+        0.001,
+        -0.001,
+        1e-10,
+        1e20,
+        2.0**90,
+        -(2.0**90),
+        2.0**-90,
+        -(2.0**-90),
+        *drawn,
+    )
     for delta in map(np.float32, sizes):
         found, right = student.call("stuck_at", delta), _power_that_sticks(delta)
         what = f"`stuck_at({_power(delta)})`"
@@ -162,11 +188,13 @@ def _stalled(beta: Any) -> tuple[int, int]:
 
 
 def _stall(student: Student) -> None:
-    for beta in map(np.float32, (0.9, 0.5, 0.75, 0.99, 0.999)):
+    rng = random(student, "stall")
+    for beta in map(np.float32, (0.9, 0.5, 0.75, 0.99, 0.999, 0.1, *rng.uniform(0.2, 0.97, 3))):
         found = student.call("stall", beta)
         what = f"`stall({beta:g})`"
         if not isinstance(found, tuple) or len(found) != 2 or not all(map(np.isscalar, found)):
             raise Mistake(f"{what} should return a tuple of two ints")
+        found = tuple(number(what, part) for part in found)
         steps, units = _stalled(beta)
         if found == (steps, units):
             continue
@@ -183,21 +211,31 @@ def _stall(student: Student) -> None:
 
 
 def _flush(student: Student) -> None:
+    rng = random(student, "flush")
     tiny = float(_TINY)
-    x = np.array([1, -1, tiny, -tiny, tiny / 2, -tiny / 2, 0, 1e-45, -1e-45, 1e38], np.float32)
-    negative = np.where(x >= _TINY, x, np.float32(0))
-    wide = np.where(np.abs(x) > _TINY, x, np.float32(0))
-    close_to(
-        "`flush`",
-        student.call("flush", x),
-        np.where(np.abs(x) >= _TINY, x, np.float32(0)),
-        rtol=0,
-        known={
-            "all negative numbers became 0: look at the size": negative,
-            "the smallest normal number is no denormal: keep it": wide,
-            "nothing was flushed": x,
-        },
-    )
+    below = np.nextafter(_TINY, np.float32(0))
+    near = [tiny, -tiny, below, -below, 1.05e-38, 1.17e-38, -1.1e-38, 1.2e-38, -1.18e-38]
+    fixed = np.array([1, -1, *near, tiny / 2, -tiny / 2, 0, 1e-45, -1e-45, 1e38], np.float32)
+    for x in (fixed, _numbers(rng, 300), fixed[: int(rng.integers(5, 9))]):
+        kept = np.abs(x) >= _TINY
+        close_to(
+            "`flush`",
+            student.call("flush", x),
+            np.where(kept, x, np.float32(0)),
+            rtol=0,
+            known={
+                "all negative numbers became 0: look at the size": np.where(
+                    x >= _TINY, x, np.float32(0)
+                ),
+                "the smallest normal number is no denormal: keep it": np.where(
+                    np.abs(x) > _TINY, x, np.float32(0)
+                ),
+                "the limit is not 1e-38 but the smallest normal number, 2**-126": np.where(
+                    np.abs(x) >= np.float32(1e-38), x, np.float32(0)
+                ),
+                "nothing was flushed": x,
+            },
+        )
     special = np.array([np.nan, np.inf, -np.inf, 2], np.float32)
     close_to(
         "`flush` of NaN and inf",
@@ -232,8 +270,8 @@ def _overflow(student: Student) -> None:
 
 
 def _truncate(student: Student) -> None:
-    rng = np.random.default_rng(8)
-    x = np.concatenate([_numbers(200), rng.standard_normal(200).astype(np.float32)])
+    rng = random(student, "truncate")
+    x = np.concatenate([_numbers(rng, 200), rng.standard_normal(200).astype(np.float32)])
     bits = x.view(np.uint32)
     nearest = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).view(np.float32)
     with np.errstate(all="ignore"):
@@ -262,7 +300,7 @@ def _truncate(student: Student) -> None:
         right,
         rtol=0,
         known={
-            "a NaN became inf: what makes it NaN was in the lower bits": (
+            Partly(1, "a NaN became inf: what makes it NaN was in the lower bits"): (
                 special.view(np.uint32) & 0xFFFF0000
             ).view(np.float32)
         },
@@ -270,7 +308,8 @@ def _truncate(student: Student) -> None:
     if (found.view(np.uint32) & 0xFFFF).any():
         raise Mistake(
             "`truncate` leaves lower bits of a NaN, which do not travel: set them to 0, and see "
-            "that an upper bit of the fraction is 1"
+            "that an upper bit of the fraction is 1",
+            kept=1,
         )
 
 
@@ -294,33 +333,60 @@ def _compensated(x: Any, sign: int = 1) -> Any:
     return total
 
 
+def _bottom_up(x: Any) -> Any:
+    """Sum neighbours, then neighbouring sums: another order, unless the length is a power of 2."""
+    while x.size > 1:
+        pairs = x[: x.size // 2 * 2]
+        x = np.concatenate([pairs[::2] + pairs[1::2], x[pairs.size :]])
+    return x[0]
+
+
+_FROM_BELOW = "it sums neighbours first, from the bottom up; halve from the top, at n // 2"
+_OTHER_SUMS: dict[str, Callable[[Any], Any]] = {
+    "it adds in float64 and rounds once, at the end": lambda x: np.float32(np.sum(x, dtype=float)),
+    "that is np.sum, which has an order of its own": np.sum,
+    "what was lost has the wrong sign: it grows instead of coming back": (
+        lambda x: _compensated(x, -1)
+    ),
+}
+_SUMS: dict[str, Callable[[Any], Any]] = {
+    "sum_forward": _forward,
+    "sum_pairwise": _pairwise,
+    "sum_compensated": _compensated,
+}
+
+
 def _sums(student: Student) -> None:
-    rng = np.random.default_rng(9)
-    for size in (1, 2, 3, 1000):
+    mistakes = []
+    for name in _SUMS:
+        try:
+            _sum_of(student, name)
+        except Mistake as mistake:
+            mistakes.append(mistake)
+    if mistakes:
+        raise Mistake(str(mistakes[0]), kept=1 if len(mistakes) == 1 else 0)
+
+
+def _sum_of(student: Student, name: str) -> None:
+    rng = random(student, "sums")
+    tried = []
+    for size in (1, 2, 3, 7, 1000, *map(int, rng.integers(20, 900, 6))):
         x = (rng.standard_normal(size) * 10.0 ** rng.integers(-3, 4, size)).astype(np.float32)
-        results = {
-            "sum_forward": _forward(x),
-            "sum_pairwise": _pairwise(x),
-            "sum_compensated": _compensated(x),
-        }
-        for name, right in results.items():
-            found = student.call(name, x)
-            if isinstance(found, float):
-                raise Mistake(f"`{name}` returned a Python float; expected a np.float32")
-            known: dict[str, Any] = {
-                f"that is what `{other}` should give": value
-                for other, value in results.items()
-                if other != name
-            }
-            known["it adds in float64 and rounds once, at the end"] = np.float32(
-                np.sum(x, dtype=float)
-            )
-            known["that is np.sum, which has an order of its own"] = np.sum(x)
-            known["what was lost has the wrong sign: it grows instead of coming back"] = (
-                _compensated(x, -1)
-            )
-            what = f"`{name}` of {size} element{'s'[: size > 1]}"
-            close_to(what, found, np.asarray(right), rtol=0, known=known)
+        found = student.call(name, x)
+        if isinstance(found, float):
+            raise Mistake(f"`{name}` returned a Python float; expected a np.float32")
+        tried.append((x, found))
+    known = {f"that is what `{o}` should give": total for o, total in _SUMS.items() if o != name}
+    known |= _OTHER_SUMS
+    if name == "sum_pairwise":
+        known[_FROM_BELOW] = _bottom_up
+    for x, found in tried:
+        right = np.asarray(_SUMS[name](x))
+        if isinstance(found, np.floating) and found.dtype == np.float32 and found != right:
+            for sentence, wrong in known.items():
+                if all(same(np.asarray(f), np.asarray(wrong(y)), rtol=0) for y, f in tried):
+                    raise Mistake(f"`{name}` is wrong: {sentence}")
+        close_to(f"`{name}` of {x.size} element{'s'[: x.size > 1]}", found, right, rtol=0)
 
 
 def _same_bits(student: Student) -> None:
@@ -349,15 +415,20 @@ def _same_bits(student: Student) -> None:
 LAB = Lab(
     "Rounding",
     (
-        Task("Ulps", 2, _ulp_distance),
-        Task("One minus beta", 1, _ulps_apart),
-        Task("Too small to count", 2, _stuck),
-        Task("Powers that stall", 2, _stall),
-        Task("Flush", 1, _flush),
-        Task("Overflow", 2, _overflow),
-        Task("Truncation", 2, _truncate),
-        Task("Three sums", 2, _sums),
-        Task("Same bits?", 1, _same_bits),
+        Task("Ulps", 2, _ulp_distance, ("ulp_distance",)),
+        Task("One minus beta", 1, _ulps_apart, ("ULPS_APART",)),
+        Task(
+            "Too small to count",
+            2,
+            halves((1, _stuck_numbers), (1, _stuck_at)),
+            ("STUCK", "stuck_at"),
+        ),
+        Task("Powers that stall", 2, _stall, ("stall",)),
+        Task("Flush", 1, _flush, ("flush",)),
+        Task("Overflow", 2, _overflow, ("OVERFLOW",)),
+        Task("Truncation", 2, _truncate, ("truncate",)),
+        Task("Three sums", 2, _sums, tuple(_SUMS)),
+        Task("Same bits?", 1, _same_bits, ("SAME_BITS",)),
     ),
     limit_s=5.0,
     forbidden=("adamoffload", "torch", "jax", "tensorflow", "ml_dtypes"),

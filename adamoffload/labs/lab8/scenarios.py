@@ -6,9 +6,12 @@ be copied, `Gate` keeps a copy from beginning until it is opened.
 
 from __future__ import annotations
 
+import abc
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -18,9 +21,21 @@ import adamoffload as ao
 from adamoffload.device.array import DeviceArray, MemoryPool, storage
 from adamoffload.device.backend import Backend, Memory, Ticket
 
-__all__ = ["after", "background", "copies", "errors", "new_arrays", "owns", "pool", "trained"]
+__all__ = [
+    "after",
+    "background",
+    "copies",
+    "errors",
+    "fails",
+    "new_arrays",
+    "owns",
+    "pool",
+    "stand_in",
+    "train",
+    "trained",
+]
 
-_OUR_MODULES = {"student", "adamoffload.device.backend", "abc", "builtins"}
+_OUR_MODULES = {"student", "adamoffload.device.backend", *sys.stdlib_module_names}
 
 
 class Fault(Exception):
@@ -63,6 +78,33 @@ def _faults(scenario: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+class _Pool(MemoryPool):
+    """What stands in for a student's pool."""
+
+    __module__ = "student"
+
+    def __init__(self, limit_bytes: int | None) -> None:
+        super().__init__("mine", limit_bytes)
+
+
+def stand_in(student: ModuleType, name: str) -> None:
+    """Put a part of the numpy backend in the place of the student's."""
+    if name == "Pool":
+        student.__dict__["Pool"] = _Pool
+        return
+    numpy = type(ao.get_backend("numpy"))
+    kind, _, method = name.partition(".")
+    made = getattr(student, kind)
+    if kind == "Background":
+        made.__init__ = student.MyBackend.__init__
+        made.synchronize = Backend.synchronize
+    for each in (method,) if method else ("_d2h", "_h2d"):
+        setattr(made, each, getattr(numpy, each))
+    made._pool = property(lambda self: self.pool)
+    for part in (made, *made.__subclasses__()):
+        abc.update_abstractmethods(part)
+
+
 def pool(student: ModuleType, limit: int | None, work: Sequence[tuple[str, int]]) -> dict[str, Any]:
     """Reserve and release; return what came back, and the memory after each."""
     own, results, memories = student.Pool(limit), [], []
@@ -97,18 +139,40 @@ class _Impostor:
         self.device = device
 
 
+class _Liar:
+    """An object that is no array, has the device, and says that it is of the arrays' class."""
+
+    def __init__(self, device: Any) -> None:
+        self.device = device
+
+    @property
+    def __class__(self) -> Any:
+        return DeviceArray
+
+    @__class__.setter
+    def __class__(self, _: Any) -> None: ...
+
+
+def _twin(student: ModuleType) -> Any:
+    """Return a device that says that it equals every other."""
+    equal = {"__eq__": lambda *_: True, "__hash__": object.__hash__}
+    return type("MyBackend", (student.MyBackend,), equal)()
+
+
 @_faults
 def owns(student: ModuleType) -> dict[str, Any]:
     """Ask a device about all kinds of objects."""
     one, other = (_device(student, "MyBackend") for _ in range(2))
-    array, foreign = (
+    array, foreign, twin = (
         DeviceArray(np.zeros(3, np.float32), device, MemoryPool("lab", None))
-        for device in (one, other)
+        for device in (one, other, _twin(student))
     )
     objects = {
         "an array of the device": array,
         "a view of an array of the device": array[1:],
         "an array of another device of the same class": foreign,
+        "an array of a device that equals yours, and is another": twin,
+        "an object that is no array, but says so with its __class__": _Liar(one),
         "an ndarray": np.zeros(3),
         "a number": 1.0,
         "None": None,
@@ -135,10 +199,19 @@ def new_arrays(student: ModuleType) -> dict[str, Any]:
     for shape, x in made.items():
         if not isinstance(x, DeviceArray) or not device.owns(x):
             raise Fault(f"_empty({shape}, dtype) should return a DeviceArray of the device")
-        if (x.shape, x.dtype) != (shape, float32) or not x.flags.c_contiguous:
+        if (x.shape, x.dtype) != (shape, float32):
             raise Fault(f"_empty({shape}, float32) has shape {x.shape} and dtype {x.dtype}")
+        if not x.flags.c_contiguous:
+            raise Fault(
+                f"_empty({shape}, float32) is in Fortran order; the contract asks for C-contiguous "
+                f"arrays, row after row"
+            )
     first, last = made[3, 4], made[5,]
     before = tuple(device.memory())
+    for dtype in (np.dtype(np.int8), np.dtype(np.float64)):
+        if (other := device._empty((2,), dtype)).dtype != dtype:
+            raise Fault(f"_empty((2,), {dtype}) has dtype {other.dtype}")
+    del other
     view = first[1]
     addresses = [device._address(x) for x in (first, view, last)]
     try:
@@ -163,8 +236,8 @@ def new_arrays(student: ModuleType) -> dict[str, Any]:
 
 
 @_faults
-def copies(student: ModuleType, host: Any) -> dict[str, Any]:
-    """Copy up and down, in several layouts."""
+def copies(student: ModuleType, host: Any, whole: bool = False) -> dict[str, Any]:
+    """Copy up and down, in several layouts, or a whole array alone."""
     device = _device(student, "MyBackend")
     results = {}
     sources = {
@@ -182,6 +255,8 @@ def copies(student: ModuleType, host: Any) -> dict[str, Any]:
         down = np.full(source.shape, 77, source.dtype)
         _ticket("_d2h", device.d2h(x, down)).wait()
         results[name] = down
+        if whole:
+            return results
     source, zero = host.copy(), 0 * host
     x = device.asarray(source)
     source[...] = 99
@@ -221,10 +296,15 @@ class Gate(Late):
         super().__init__(self._pass)
         self._opened = threading.Event()
         self.blocked = False
+        self.opened_s = 0.0
 
     def open_soon(self) -> None:
         """Open the gate a little later."""
-        threading.Timer(0.05, self._opened.set).start()
+        threading.Timer(0.05, self._open).start()
+
+    def _open(self) -> None:
+        self.opened_s = time.perf_counter()
+        self._opened.set()
 
     def _pass(self) -> None:
         if not self._opened.wait(1.0):
@@ -233,22 +313,57 @@ class Gate(Late):
 
 @_faults
 def after(student: ModuleType, kind: str, values: Any) -> dict[str, Any]:
-    """Copy what is written only when the ticket before it is waited for."""
+    """Copy what is written, in two halves, only when the tickets before it are waited for."""
     device = _device(student, kind)
     x, host = device._empty(values.shape, values.dtype), 0 * values
     storage(x)[...] = 55
-    written = Late(lambda: np.copyto(host, values))
-    up = _ticket("_h2d", device.h2d(host, x, after=(written,)))
+    written = [
+        Late(partial(np.copyto, host[rows], values[rows]))
+        for rows in (slice(None, 2), slice(2, None))
+    ]
+    up = _ticket("_h2d", device.h2d(host, x, after=tuple(written)))
     up.wait()
     there = storage(x).copy()
     storage(x)[...] = values
     other = np.full_like(values, 77)
-    doubled = Late(lambda: np.add(x, x, out=x))
-    down = _ticket("_d2h", device.d2h(x, other, after=(up, doubled)))
+    doubled = [Late(partial(np.add, part, part, out=part)) for part in (x[:2], x[2:])]
+    down = _ticket("_d2h", device.d2h(x, other, after=(up, *doubled)))
     down.wait()
-    times = [up.start_s, up.stop_s, down.start_s, down.stop_s, device.now()]
-    times = [getattr(written, "done_s", times[0]), *times]
-    return {"up": there, "down": other, "times": times}
+    times = [up.start_s, up.stop_s]
+    times = [getattr(written[1], "done_s", times[0]), *times]
+    times += [getattr(doubled[1], "done_s", times[-1]), down.start_s, down.stop_s, device.now()]
+    large = np.zeros(1_000_000, np.float32)
+    long = device.d2h(device.asarray(large), large + 1)
+    long.wait()
+    took = long.start_s < long.stop_s
+    return {"up": there, "down": other, "times": times, "took": took}
+
+
+@_faults
+def fails(student: ModuleType, kind: str, values: Any) -> dict[str, Any]:
+    """Let one of the tickets before a copy fail; see whether it was made, and who says so."""
+    device = _device(student, kind)
+
+    def fail() -> None:
+        raise _Broken("what the copy had to wait for has failed")
+
+    result: dict[str, Any] = {}
+    for name in ("_d2h", "_h2d"):
+        x, host = device.asarray(values), 0 * values
+        after = (Late(fail), Late(int))
+        raised = False
+        try:
+            issue = (
+                device.d2h(x, host, after=after)
+                if name == "_d2h"
+                else device.h2d(host, x, after=after)
+            )
+            _ticket(name, issue).wait()
+        except _Broken:
+            raised = True
+        copied = host.any() if name == "_d2h" else not np.array_equal(storage(x), values)
+        result[name] = {"raised": raised, "copied": bool(copied)}
+    return result
 
 
 @_faults
@@ -256,7 +371,7 @@ def background(student: ModuleType, values: Any) -> dict[str, Any]:
     """Issue copies behind a gate, and see who waits at it."""
     device = _device(student, "Background")
     x, y, host = device.asarray(values), device.asarray(0 * values), 0 * values
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = {"times": {}}
     copies: dict[str, tuple[Callable[[Gate], Any], Callable[[], Any]]] = {
         "_d2h": (lambda gate: device.d2h(x, host, after=(gate,)), host.copy),
         "_h2d": (lambda gate: device.h2d(values, y, after=(gate,)), lambda: storage(y).copy()),
@@ -273,10 +388,13 @@ def background(student: ModuleType, values: Any) -> dict[str, Any]:
     gate.open_soon()
     device.synchronize()
     result["synchronized"] = host.copy()
-    gate = Gate()
-    ticket = device.d2h(x, host, after=(gate,))
-    gate.open_soon()
-    result["start"] = ticket.start_s <= ticket.stop_s <= device.now()
+    for name in ("start_s", "stop_s"):
+        gate = Gate()
+        ticket = device.d2h(x, host, after=(gate,))
+        gate.open_soon()
+        first = getattr(ticket, name)  # nobody has waited for it
+        times = [gate.opened_s or np.inf, first, ticket.stop_s, device.now()]
+        result["times"][name] = times == sorted(times)
     return result
 
 
@@ -302,6 +420,7 @@ def errors(student: ModuleType, values: Any) -> dict[str, Any]:
         ) from None
     questions: dict[str, Callable[[], Any]] = {
         "wait()": lambda: issued.wait(),
+        "start_s": lambda: issued.start_s,
         "stop_s": lambda: issued.stop_s,
     }
     for name, ask in questions.items():
@@ -312,6 +431,7 @@ def errors(student: ModuleType, values: Any) -> dict[str, Any]:
         else:
             said[name] = False
     said["copied"] = bool(host.any())
+    device.d2h(x, 0 * values, after=(Late(fail),))
     try:
         device.synchronize()
     except _Broken:

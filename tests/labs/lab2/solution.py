@@ -84,7 +84,6 @@ SAME_BITS = {
     "plain": True,  # the float32 delta goes up, and the device adds it to its float32 w
     "chunks": True,  # the same, but delta goes up in ten pieces, and each is added when it is there
     "half": False,  # delta is rounded to float16, goes up, becomes float32 again, and is added
-    "double": False,  # the host keeps delta and w in float64, adds, and rounds the sum to float32
 }
 
 

@@ -69,6 +69,7 @@ def _bytes(student: Student) -> None:
 
 def _wrong_bytes(design: str, given: object, expected: tuple[int, int, int]) -> Mistake | None:
     what = f"BYTES[{design!r}]"
+    given = given.tolist() if isinstance(given, np.ndarray) else given
     if not isinstance(given, list | tuple) or len(given) != 3:
         return Mistake(f"{what} should be three numbers: down, up, kept by the host")
     swapped = (expected[1], expected[0], expected[2])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -25,7 +25,9 @@ def groups(student: ModuleType, shapes: dict[str, Any], lr: float, decay: float)
         ao.Parameter(device.asarray(np.ones(s, np.float32)), n) for n, s in shapes.items()
     ]
     made = student.make_groups(parameters, lr, decay)
-    if not isinstance(made, list | tuple) or not all(isinstance(group, dict) for group in made):
+    if isinstance(made, Iterable) and not isinstance(made, dict):
+        made = list(made)
+    if not isinstance(made, list) or not all(isinstance(group, dict) for group in made):
         return {"fault": "it should return a list of dicts"}
     made = [{**group, "params": list(group.get("params", ()))} for group in made]
     seen = [p.name for group in made for p in group["params"]]

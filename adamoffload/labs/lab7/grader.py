@@ -192,7 +192,11 @@ def _stall(student: Student) -> None:
     for beta in map(np.float32, (0.9, 0.5, 0.75, 0.99, 0.999, 0.1, *rng.uniform(0.2, 0.97, 3))):
         found = student.call("stall", beta)
         what = f"`stall({beta:g})`"
-        if not isinstance(found, tuple) or len(found) != 2 or not all(map(np.isscalar, found)):
+        if (
+            not isinstance(found, tuple | list)
+            or len(found) != 2
+            or not all(map(np.isscalar, found))
+        ):
             raise Mistake(f"{what} should return a tuple of two ints")
         found = tuple(number(what, part) for part in found)
         steps, units = _stalled(beta)

@@ -117,7 +117,11 @@ def _pool_with(student: Student, limit: int | None, calls: tuple[tuple[str, int]
         else:
             right, begin, used = begin, begin + nbytes, used + nbytes
             peak = max(peak, used)
-            if type(result) is not int or result != right:
+            if (
+                isinstance(result, bool)
+                or not isinstance(result, int | np.integer)
+                or result != right
+            ):
                 raise Mistake(f"{where} expected the address {right}, got {_told(result)}")
         if memory is None:
             raise Mistake(f"{where} memory() should return Memory(used, peak, limit)")

@@ -198,7 +198,8 @@ def slides() -> list[Slide]:
         Slide(
             "Whose is it?",
             "<p><code>owns(x)</code> is asked about whatever a user passes: a list, <code>None</code>, "
-            "an object whose <code>.device</code> raises, one whose <code>.device</code> lies.</p>"
+            "an object whose <code>.device</code> raises, one whose <code>.device</code> lies, one whose "
+            "<code>__class__</code> lies.</p>"
             "<p>It answers, always.</p>",
             kind="words",
             notes="Let the class invent hostile objects.",

@@ -86,7 +86,7 @@ class MyBackend(Backend):
         """Wait for the tickets in after, copy source (device) to target (host), return a Ticket.
 
         Both have one shape and one dtype, and any layout. storage(x) is the NumPy array behind a
-        DeviceArray x. self._run(function, after) waits, calls function(), and returns a ticket.
+        DeviceArray x.
         """
         raise NotImplementedError
 

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from adamoffload.cli import labgrade
 from adamoffload.cli.text import UsageError
 
 __all__ = ["add"]
@@ -42,6 +43,7 @@ def add(commands: Any) -> None:
         "--seed", type=int, default=0, metavar="S", help="another one makes other tests (0)"
     )
     check.set_defaults(run=_check_lab)
+    labgrade.add(labs)
 
 
 def _list_labs(_: argparse.Namespace) -> int:

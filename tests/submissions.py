@@ -48,4 +48,4 @@ class InThisProcess(Student):
 
 
 def quick_lab(number: int) -> Any:
-    return replace(lab(number), limit_s=1.5)
+    return replace(lab(number), limit_s=2.5)

@@ -3,41 +3,47 @@ The link: pageable, pinned, latency, chunk size
 ===============================================
 
 Between host and device lies a link that is far slower than the device's own memory. We find its two
-numbers by measurement, see what pinned memory is good for, and find the best size of what crosses
-it at once, first by a formula and then by trying.
+numbers by timing copies, see what pinned memory is good for, and find the best size of what crosses
+it at once: first by a formula, then by trying, and then by a better formula.
 
 You need :ref:`sphx_glr_tutorials_03_first_offloaded_step.py`. At the end you can predict the time
 of a copy, and choose a chunk size for a link that you have never seen.
 """
 
 # %%
-# A link that can be measured
-# ---------------------------
-# A laptop has no such link, so we simulate one: PCI Express 4.0 with 16 lanes, at its nominal
-# bandwidth, to a device as large as NVIDIA's A100. The sources of all figures are in
-# ``backends/adamoffload_sim/presets.py``. The clock is virtual; whoever runs this page gets the
-# same numbers.
+# A link that can be measured --------------------------- A laptop has no such link, so we simulate
+# one. A simulator discovers nothing about hardware: what we put in, we shall find again. That is
+# the point. A method that finds two numbers which we know can be trusted with a link whose numbers
+# we don't.
+#
+# What we put in, and from where:
+#
+# - the link: PCI Express 4.0 with 16 lanes promises 31.5 GB/s in each direction; 24.8 GB/s is what
+#   `one user measured <https://forums.developer.nvidia.com/t/352186>`_ with NVIDIA's
+#   ``nvbandwidth`` on an A100, one direction at a time. A copy takes 5 to 7 microseconds before its
+#   first byte (`DualPath, 2026 <https://arxiv.org/abs/2602.21548>`_, section 5.2): we take 6;
+# - the device: an A100 by its data sheet, 1,555 GB/s and 19.5 TFLOPS in float32, and one
+#   microsecond for each operation (`Gray, 2019 <https://developer.nvidia.com/blog/cuda-graphs/>`_);
+# - the host: Adam moves 24 bytes per parameter through the host's memory
+#   (:ref:`sphx_glr_tutorials_10_one_equation_three_engines.py`), here at 100 GB/s. That is a server
+#   with two processors (`Ren et al., 2021 <https://arxiv.org/abs/2101.06840>`_, table 4, implies 93
+#   to 127); a desktop has half of it or less, and cards that share a host share this number, too.
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 import adamoffload as ao
-from adamoffload_sim import DEVICES, LINKS
+from adamoffload_sim import Device, Link
 
 plt.rcParams.update(ao.plots.STYLE)
 
-HOST_NS = 0.6  # what Adam takes on the host for a parameter
-device = ao.get_backend(
-    "sim",
-    link="pcie4x16",
-    device="a100",
-    host_ns_per_parameter=HOST_NS,
-)
-over = LINKS["pcie4x16"].bandwidth_bytes_per_s
-inside = DEVICES["a100"].bandwidth_bytes_per_s
-print(f"over the link:          {over / 1e9:7,.1f} GB/s")
-print(f"in the device's memory: {inside / 1e9:7,.1f} GB/s", end=", ")
-print(f"{inside / over:.0f} times as much")
+LINK = Link(bandwidth_bytes_per_s=24.8e9, latency_s=6e-6, pageable_penalty=2.4)
+GPU = Device(bandwidth_bytes_per_s=1555e9, flops_per_s=19.5e12, launch_s=1e-6)
+HOST_NS = 24 / 100  # bytes per parameter over bytes per nanosecond
+device = ao.get_backend("sim", link=LINK, device=GPU, host_ns_per_parameter=HOST_NS)
+
+ratio = GPU.bandwidth_bytes_per_s / LINK.bandwidth_bytes_per_s
+print(f"the device's own memory is {ratio:.0f} times as fast as the link")
 
 # %%
 # To time a copy, we ask the device for its memory, and for pinned memory, as only the optimizer
@@ -58,7 +64,8 @@ def seconds(nbytes, *, pinned):
 
 # %%
 # **Predict.** A copy of 4 KiB and one of 64 MiB: which of the two reaches a larger part of the
-# bandwidth of the link? What would a copy of no bytes cost?
+# bandwidth of the link, and which share does the small one reach? What would a copy of no bytes
+# cost?
 
 sizes = 4 ** np.arange(5, 14)  # 1 KiB to 64 MiB
 times = {
@@ -92,13 +99,15 @@ plt.show()
 # The large copy comes close to the link's bandwidth, the small one gets next to nothing of it.
 # There are two regimes. On the left every copy takes about the same time, however small, and so
 # would one of no bytes: that is the *latency*. On the right time is proportional to size: that is
-# the *bandwidth*. Both numbers can be read off the points.
+# the *bandwidth*. Both numbers can be read off the points, and they are the two that we put in.
 
 t = times["pinned"]
 bandwidth = (sizes[-1] - sizes[-2]) / (t[-1] - t[-2])
 latency = t[0] - sizes[0] / bandwidth
 print(f"bandwidth {bandwidth / 1e9:.2f} GB/s, latency {latency * 1e6:.1f} µs")
 print(f"half of the bandwidth is reached at {latency * bandwidth / 1024:.0f} KiB")
+assert np.isclose(bandwidth, LINK.bandwidth_bytes_per_s)
+assert np.isclose(latency, LINK.latency_s)
 
 # %%
 # Pinned and pageable
@@ -115,24 +124,28 @@ ratio = times["pageable"] / times["pinned"]
 print(f"64 MiB: {ratio[-1]:.2f}; 1 KiB: {ratio[0]:.2f}")
 
 # %%
-# The bytes take 2.4 times as long, the latency is the same: small copies hardly notice. (The factor
-# was measured on a real card; yours has another one. Where a device can read the host's pageable
-# memory by itself, as behind the link ``"nvlink-c2c"``, it is 1.)
+# The bytes take 2.4 times as long, the latency is the same: small copies hardly notice. That factor
+# is an input, too, `measured on a card of 2008 <boyer_>`_. It varies more than any other number on
+# this page, since it depends on how fast one core copies: measure your own. Where a device can read
+# the host's pageable memory by itself, as on NVIDIA's Grace Hopper, it is 1.
 #
-# Why not pin everything, then? Pinned memory is lost to the rest of the machine. The optimizer pins
-# :doc:`its three staging slots </concepts/staging>` and nothing else, however large the model.
+# .. _boyer: https://www.cs.virginia.edu/~mwb7w/cuda_support/memory_transfer_overhead.html
+#
+# Why not pin everything, then? Pinned memory is lost to the rest of the machine. Here the optimizer
+# pins :doc:`its three staging slots </concepts/staging>` and nothing else, however large the model.
 #
 # How large should a chunk be?
 # ----------------------------
 # A step sends all gradients down and all updates up, in chunks. Small chunks pay the latency
-# often. Large ones leave the host idle while the first is on its way, and the link idle when the
-# last is being updated. With :math:`n` bytes in chunks of :math:`c`, bandwidth :math:`B`, latency
+# often. Large ones leave the host idle while the first is on its way, and the link idle while the
+# last is updated. With :math:`n` bytes in chunks of :math:`c`, bandwidth :math:`B`, latency
 # :math:`t_0` and a host that takes :math:`h` seconds a byte, one step takes about
 #
 # .. math::
 #
-#    \underbrace{\max\bigl(t_0 + c/B,\ h c\bigr) \cdot n/c}_{\text{the longest lane}}
-#    + \underbrace{2\,(t_0 + c/B)}_{\text{first down, last up}}
+#    \underbrace{\max(\ell,\ h c) \cdot n/c}_{\text{the longest lane}}
+#    + \underbrace{2\,\ell}_{\text{first down, last up}}
+#    \qquad\text{with}\quad \ell = t_0 + c/B,
 #
 # if next to nothing is left to do on the device.
 #
@@ -140,7 +153,7 @@ print(f"64 MiB: {ratio[-1]:.2f}; 1 KiB: {ratio[0]:.2f}")
 # link: what is left that depends on :math:`c`? How small can :math:`c` become before the other
 # branch of the maximum takes over?
 #
-# - *The host is the longest lane*, :math:`hc > t_0 + c/B`. The first term is :math:`hn`, whatever
+# - *The host is the longest lane*, :math:`hc > \ell`. The first term is :math:`hn`, whatever
 #   the chunk. Only the ends depend on it, and smaller is better, down to where the lanes are equal:
 #
 #   .. math:: c = \frac{t_0}{h - 1/B}
@@ -154,7 +167,7 @@ print(f"64 MiB: {ratio[-1]:.2f}; 1 KiB: {ratio[0]:.2f}")
 # chunk is the smaller of the two. Otherwise the link is always the longest lane, and it is the
 # second.
 #
-# Now the numbers. The host of our device takes 0.6 ns for a parameter of 4 bytes.
+# Now the numbers, for 32 MiB of gradients.
 
 n = 32 << 20  # bytes of gradients
 host_s_per_byte = HOST_NS * 1e-9 / 4
@@ -162,9 +175,9 @@ w = ao.Parameter(device.asarray(np.zeros(n // 4, np.float32)), name="w")
 gradient = device.asarray(np.ones(n // 4, np.float32))
 
 
-def step_seconds(chunk_bytes):
+def step_seconds(chunk_bytes, slots=3):
     """Return the simulated time of a step."""
-    optimizer = ao.AdamOffload([w], chunk_bytes=chunk_bytes)
+    optimizer = ao.AdamOffload([w], chunk_bytes=int(chunk_bytes), slots=slots)
     device.synchronize()
     begin = device.now()
     optimizer([gradient])
@@ -182,44 +195,97 @@ best = np.sqrt(latency * n * bandwidth / 2)
 if host_s_per_byte > 1 / bandwidth:
     best = min(best, latency / (host_s_per_byte - 1 / bandwidth))
 print(f"predicted best: {best / 1024:.0f} KiB, {predicted(best) * 1e3:.3f} ms")
+print(f"there, the simulator says:    {step_seconds(best) * 1e3:.3f} ms")
 
 # %%
-# Is it? We try all powers of two from 16 KiB to the whole of it in one chunk.
+# Is it the best? We try powers of two from 16 KiB to the whole in one chunk; and then, since the
+# best need not be a power of two, every number of equal chunks around the prediction.
 
 chunks = 2 ** np.arange(14, 26)
-measured_s = np.array([step_seconds(int(c)) for c in chunks])
+tried_s = np.array([step_seconds(c) for c in chunks])
+finer = np.array([4 * -(-n // (4 * count)) for count in range(60, 141)])  # rounded up
+finer_s = np.array([step_seconds(c) for c in finer])
 
 host_s = host_s_per_byte * n
-blue, red = ao.plots.LINES[:2]
-curve = np.geomspace(chunks[0], chunks[-1], 300)
-figure, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
-ax.plot(curve, predicted(curve) * 1e3, ":", color="black", label="formula")
-ax.plot(chunks, measured_s * 1e3, "o", color=blue, label="measured")
-ax.axhline(host_s * 1e3, color=red, linestyle="--", label="host alone")
-ax.axvline(best, color="grey", linewidth=1.2, label="predicted best chunk")
-ax.set(title="A step of 8 million parameters", ylabel="simulated time (ms)")
-ax.set_ylim(0, None)
-size_axis(ax, "size of a chunk")
-ax.set_xlim(chunks[0] / 2, None)
-ax.legend()
+blue = ao.plots.LINES[0]
+curve = np.geomspace(chunks[0], chunks[-1], 500)
+figure, axes = plt.subplots(1, 2, figsize=(12, 4.4), layout="constrained")
+for ax, sizes, y in zip(axes, (chunks, finer), (tried_s, finer_s), strict=True):
+    ax.plot(curve, predicted(curve) * 1e3, ":", color="black", label="formula")
+    ax.plot(sizes, y * 1e3, "o", ms=4, color=blue, label="simulated")
+    ax.axhline(host_s * 1e3, color=ao.plots.COLORS["host"], ls="--", label="host alone")
+    ax.axvline(best, color="grey", linewidth=1.2, label="formula's best")
+axes[0].set(title="A step of 8 million parameters", ylabel="simulated time (ms)")
+size_axis(axes[0], "size of a chunk")
+axes[0].set(xlim=(chunks[0] / 2, None), ylim=(0, None))
+axes[0].legend()
+ticks = [256, 320, 384, 448, 512]
+axes[1].set_xticks([tick << 10 for tick in ticks], [str(tick) for tick in ticks])
+axes[1].set(title="The same, from near by", xlabel="size of a chunk (KiB)")
+axes[1].set(xlim=(finer[-1], finer[0]), ylim=(1.98, 2.3))
 plt.show()
 
-least = int(np.argmin(measured_s))
-print(f"best tried: {chunks[least] / 1024:g} KiB, {measured_s[least] * 1e3:.3f} ms")
-for factor in (1 / 4, 1 / 2, 2, 4, 32):
-    slower = step_seconds(int(chunks[least] * factor)) / measured_s[least] - 1
-    print(f"{factor:>5g} times that: {slower:6.1%} slower")
+least = np.argmin(finer_s)
+print(f"best tried: {finer[least] / 1024:.0f} KiB, {finer_s[least] * 1e3:.3f} ms")
+assert finer_s[least] < step_seconds(best) / 1.02  # the formula's best is not the best
+assert finer[least] > 1.1 * best
 
 # %%
-# The formula was right: the best of the sizes tried is the first power of two above the predicted
-# one. To its left is a cliff, where the latency of so many copies makes the link the longest lane.
-# To its right is a wide valley: chunks that are 32 times too large cost a few per cent. So one errs
-# on the large side, and the default, 4 MiB, does.
+# The formula has the right shape and misses the bottom of it. On the left of its own best chunk it
+# is close, on the right as well; just there the step takes longer than it says, and larger chunks
+# are better.
+#
+# What the formula forgot
+# -----------------------
+# **Predict.** The optimizer has three slots, and each chunk keeps one from its way down until its
+# update has been added on the device. How often can a slot be used again, at the most? Which time
+# is missing from the maximum?
+#
+# A chunk comes down, is updated, goes up and is added: :math:`2\ell + hc + a`, with :math:`a` for
+# the addition on the device. Three slots can start a chunk every third part of that, and no faster:
+#
+# .. math::
+#
+#    \max\Bigl(\ell,\ h c,\ \frac{2\ell + hc + a}{3}\Bigr) \cdot n/c + 2\ell + a
+#
+# Where the host is the longest lane, the new term is smaller if :math:`hc > \ell + a/2`. At the
+# chunk that we predicted, :math:`hc` just equals :math:`\ell`, so it is not. Solve for the chunk at
+# which it is, with an addition that takes one launch and three times the chunk's bytes (read the
+# weights, read the update, write the weights):
+
+launch, per_byte = GPU.launch_s, 3 / GPU.bandwidth_bytes_per_s
+
+
+def with_ring(c, slots=3):
+    """Return the better formula's time of a step."""
+    copy_s, update_s, add_s = latency + c / bandwidth, host_s_per_byte * c, launch + per_byte * c
+    ring_s = (2 * copy_s + update_s + add_s) / slots
+    longest = np.maximum(np.maximum(copy_s, update_s), ring_s)
+    return longest * n / c + 2 * copy_s + add_s
+
+
+better = (latency + launch / 2) / (host_s_per_byte - 1 / bandwidth - per_byte / 2)
+error = np.abs(with_ring(finer) / finer_s - 1).max()
+print(f"predicted now: {better / 1024:.0f} KiB, {with_ring(better) * 1e3:.3f} ms")
+print(f"best tried:    {finer[least] / 1024:.0f} KiB, {finer_s[least] * 1e3:.3f} ms")
+print(f"over all {len(finer)} sizes, the new formula is off by at most {error:.1%}")
+assert error < 0.005
+assert abs(finer[least] / better - 1) < 0.05
+for factor in (1 / 4, 1 / 2, 2, 4, 32):
+    slower = step_seconds(better * factor) / step_seconds(better) - 1
+    print(f"{factor:>5g} times that chunk: {slower:6.1%} slower")
+
+# %%
+# To its left is a cliff, where the latency of so many copies makes the link the longest lane. To
+# its right is a wide valley. **In one line:** err on the large side; the default, 4 MiB, does.
+# (This step is a short one. For a model of billions, first down and last up are a small part of the
+# step.)
 #
 # Try it
 # ------
-# - ``link="nvlink-c2c"``: which of the two numbers changes, and where does the best chunk go?
-# - A host five times as fast, ``HOST_NS = 0.12``: which lane is the longest then, and which of the
-#   two formulas holds?
-# - Describe a link of your own, ``adamoffload_sim.Link(bandwidth_bytes_per_s=..., latency_s=...)``,
-#   such as a network, and predict its best chunk before you measure.
+# - A fourth slot: ``step_seconds(best, slots=4)``. What does it gain at the first prediction, and
+#   what at the second? The next page shows why.
+# - ``Link(450e9, 6e-6)``, NVLink-C2C by its data sheet: where does the best chunk go?
+# - A host five times as fast, ``HOST_NS = 0.048``: which lane is the longest then, and which of the
+#   two formulas for :math:`c` holds?
+# - Describe a link of your own, such as a network, and predict its best chunk before you try.

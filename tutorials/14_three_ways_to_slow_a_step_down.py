@@ -1,11 +1,13 @@
 r"""
-On a real GPU
-=============
+Three ways to slow a step down
+==============================
 
-The same code, on a GPU if there is one, and on a simulated one if not: the first output below says
-which of them this page was built on. On a GPU, copies and kernels run by themselves while the host
-works, and mistakes that cost nothing elsewhere cost time. We find the lane that limits a step, ask
-what better hardware would bring, and measure three ways to slow it down without noticing.
+Small chunks, many optimizers, memory that is not pinned: mistakes that cost nothing on a laptop
+cost time where copies and kernels run by themselves. We find the lane that limits a step, ask what
+better hardware would bring, and make each mistake to see what it costs.
+
+On this site the page runs **on a simulated device**: nothing that you see here was measured on a
+GPU. On a machine with an NVIDIA GPU and CuPy, the same script measures that GPU.
 
 You need :ref:`sphx_glr_tutorials_09_overlap.py`; for the real thing also an NVIDIA GPU, its driver,
 and ``pip install "adamoffload[cuda12x]"`` or ``[cuda13x]``. At the end you can say from three
@@ -13,20 +15,21 @@ numbers how long a step takes on a machine, and what would make it shorter.
 """
 
 # %%
-# What is there?
-# --------------
-# Nothing below asks again whether the device is real: a backend is a backend. The times of a GPU's
-# copies and kernels are measured by events on the GPU; those of the simulation are computed, from
-# nominal figures whose sources stand in ``backends/adamoffload_sim/presets.py``.
+# What is there? -------------- Nothing below asks again whether the device is real: a backend is a
+# backend. The times of a GPU's copies and kernels are measured by events on the GPU; those of the
+# simulation are computed, from the figures of :ref:`sphx_glr_tutorials_08_the_link.py`.
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 import adamoffload as ao
 from adamoffload.observe.timeline import step_timeline
-from adamoffload_sim import Link
+from adamoffload_sim import Device, Link
 
 plt.rcParams.update(ao.plots.STYLE)
+
+GPU = Device(bandwidth_bytes_per_s=1555e9, flops_per_s=19.5e12, launch_s=1e-6)
+LATENCY_S = 6e-6
 
 cupy = ao.available_backends()["cupy"]
 if cupy.available:
@@ -34,10 +37,11 @@ if cupy.available:
     clock = "measured"
     print("on a GPU:", device)
 else:
-    device = ao.get_backend("sim", link="pcie4x16", device="a100")
+    link = Link(24.8e9, LATENCY_S, pageable_penalty=2.4)
+    device = ao.get_backend("sim", link=link, device=GPU, host_ns_per_parameter=0.24)
     clock = "simulated"
     print(f"no GPU here: {cupy.reason}")
-    print("instead, a simulated A100 behind a PCIe 4.0 link with 16 lanes")
+    print("instead, a simulated A100 behind a link of 24.8 GB/s")
 
 # %%
 # One step
@@ -63,8 +67,8 @@ plt.show()
 # And if the host were?
 #
 # Nobody can try that on a card that is built in. But the step can be rebuilt, as a simulation, from
-# three numbers that the ledger has: bytes a second in each direction, and nanoseconds a parameter
-# on the host. How good a model they are, the line *rebuilt* says, beside the step itself.
+# three numbers that the ledger has: bytes per second in each direction, and nanoseconds per
+# parameter on the host. How good a model they are, the line *rebuilt* says, beside the step itself.
 
 step = step_timeline(ledger, 3)
 for lane in step.lanes:
@@ -78,8 +82,8 @@ def rebuilt_s(link=1, host=1):
     """Simulate the step, with a link or a host that is so many times as fast."""
     model = ao.get_backend(
         "sim",
-        link=Link(min(down, up) * link),
-        device="a100",
+        link=Link(min(down, up) * link),  # their latency is in these rates
+        device=GPU,
         host_ns_per_parameter=host_ns / host,
     )
     w = ao.Parameter(model.asarray(np.zeros(n, np.float32)), name="w")
@@ -97,6 +101,9 @@ print(f"rebuilt:                 {rebuilt_s() * 1e3:6.2f} ms")
 print(f"link twice as fast:      {rebuilt_s(link=2) * 1e3:6.2f} ms")
 print(f"host twice as fast:      {rebuilt_s(host=2) * 1e3:6.2f} ms")
 print(f"host four times as fast: {rebuilt_s(host=4) * 1e3:6.2f} ms")
+if device.simulated:
+    assert abs(rebuilt_s() / step.seconds - 1) < 0.02
+    assert rebuilt_s(link=2) > 0.9 * step.seconds  # the host is the longest lane
 
 # %%
 # The lane without gaps limits the step: everything else waits for it. What shortens another lane
@@ -120,13 +127,17 @@ for size in kibibytes:
     step_ms.append((device.now() - begin) * 1e3)
     print(f"chunks of {size:>6,} KiB: {step_ms[-1]:7.2f} ms")
 
+if device.simulated:
+    assert step_ms[0] > 2 * min(step_ms) < step_ms[-1]
+    assert step_ms[list(kibibytes).index(4096)] < 1.15 * min(step_ms)
+
 longest_ms = step.busy_s(step.bottleneck) * 1e3
 default_ms = step_ms[list(kibibytes).index(4096)]
 figure, ax = plt.subplots(figsize=(8, 4), layout="constrained")
 ax.semilogx(kibibytes, step_ms, color=ao.plots.LINES[0], marker="o", label="a step")
 ring = {"marker": "o", "ms": 14, "fillstyle": "none", "linestyle": ""}
 ax.plot(4096, default_ms, color="black", label="the default", **ring)
-longest = {"color": ao.plots.LINES[1], "linestyle": "--"}
+longest = {"color": ao.plots.COLORS[step.bottleneck], "linestyle": "--"}
 ax.axhline(longest_ms, label=f"the {step.bottleneck} lane alone", **longest)
 ax.set(title=f"One step of {n:,} parameters", xlabel="chunk (KiB)", ylim=(0, None))
 ax.set_xticks(kibibytes, [f"{size:,}" for size in kibibytes])
@@ -165,8 +176,12 @@ def step_of(optimizers):
     return (device.now() - begin) * 1e3
 
 
-print(f"one optimizer: {step_of([ao.AdamOffload(layers)]):6.2f} ms")
-print(f"sixteen:       {step_of([ao.AdamOffload([w]) for w in layers]):6.2f} ms")
+one = step_of([ao.AdamOffload(layers)])
+sixteen = step_of([ao.AdamOffload([w]) for w in layers])
+print(f"one optimizer: {one:6.2f} ms")
+print(f"sixteen:       {sixteen:6.2f} ms")
+if device.simulated:
+    assert sixteen > 1.5 * one
 
 # %%
 # One after the other, each optimizer sends its only chunk down, updates it, and sends it up. Its
@@ -206,13 +221,16 @@ print(f"its ticket says         {ticket.seconds * 1e6:6.1f} µs")
 
 # %%
 # How long it took to *ask*. (Asking costs nothing in the simulation, and some microseconds on a
-# GPU.) Whoever times a GPU must wait, or read the ticket, which the device itself has stamped; all
-# times of copies in the ledger are of that kind.
+# GPU.) To time a GPU, wait, or read the ticket, which the device itself has stamped; all times of
+# copies in the ledger are of that kind.
+#
+# **In one line:** one optimizer, chunks of megabytes, pinned memory, and a clock that waits. Where
+# this page was built on the simulated device, its claims are asserted; on a GPU they are shown.
 #
 # Try it
 # ------
-# - Without a GPU: choose another link (``"pcie3x16"``, ``"nvlink-c2c"``) at the top of the page.
-#   Which lane is the longest then? Which of the three mistakes costs less?
+# - Without a GPU: choose another link at the top of the page, of 12 or of 360 GB/s. Which lane is
+#   the longest then? Which of the three mistakes costs less?
 # - With one: compare the bandwidth above with what the data sheet of your link promises. Then put
 #   a loss into the loop, and take ``float(loss)`` before the optimizer's step, after it, or not at
 #   all. Does it matter? What must the step itself wait for, since Adam is on the host?

@@ -98,7 +98,7 @@ print("delta   =", delta)
 # What the ratio measures
 # -----------------------
 # After the first step the two averages part. Here are three gradients, all of size 1: one is
-# constant, one changes its sign at every step, one draws its sign by lot. With :math:`\epsilon`
+# constant, one changes its sign at every step, one draws its sign at random. With :math:`\epsilon`
 # left out, the step in learning rates is the ratio of the two corrected averages.
 
 steps = np.arange(1, 101)
@@ -119,7 +119,7 @@ for kind, gradients in signs.items():
         update[kind][i] = (m / (1 - 0.9**t)) / np.sqrt(v / (1 - 0.999**t))
 
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True)
-titles = ("Constant: full speed", "Alternating: on the spot", "By lot: in between")
+titles = ("Constant: full speed", "Alternating: on the spot", "Random: in between")
 for ax, (kind, gradients), title in zip(axes, signs.items(), titles, strict=True):
     ax.plot(steps, gradients, "o", color="#BBBBBB", label="sign of the gradient")
     ax.plot(steps, update[kind], color=ao.plots.LINES[0], label="step")
@@ -143,20 +143,22 @@ print(f"predicted: {(1 - 0.9) / (1 + 0.9):.6f} learning rates")
 print(f"measured:  {abs(update['alternating'][-1]):.6f}, in step {steps[-1]}")
 
 # %%
-# Two weights, one speed
-# ----------------------
-# Back to the valley. Gradient descent gets the rate that suits the steep weight best: with 0.01,
-# one step takes it to its minimum. Adam gets 0.1.
+# Two weights, one speed ---------------------- Back to the valley. Let gradient descent have its
+# best rate. Each step multiplies the flat weight by :math:`1 - \alpha` and the steep one by
+# :math:`1 - 100\,\alpha`; the larger of the two sizes is smallest where they are equal, at
+# :math:`\alpha = 2/101`. Adam gets 0.1.
 #
-# **Predict.** By which factor does each step of gradient descent shrink the flat weight, and how
-# much is left after 60? And Adam's two curves: which falls faster?
+# **Predict.** By which factor does each step of gradient descent shrink the two weights, and how
+# much is left after 60? How do their curves differ? And Adam's two curves: which falls faster?
+
+best_rate = np.float32(2 / 101)
 
 
 def descend(steps):
     w = start.copy()
     path = [w]
     for _ in range(steps):
-        w = w - np.float32(0.01) * gradient(w)
+        w = w - best_rate * gradient(w)
         path.append(w)
     return np.array(path)
 
@@ -174,7 +176,7 @@ def adam(steps):
 
 
 paths = {
-    "Gradient descent: one fast, one slow": descend(60),
+    "Gradient descent at its best rate": descend(60),
     "Adam: both at one speed": adam(60),
 }
 figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True)
@@ -187,14 +189,19 @@ axes[0].set_ylabel("weight (the minimum is at 0)")
 axes[0].legend()
 figure.tight_layout()
 plt.show()
-left, apart = descend(60)[-1, 0], np.ptp(adam(60), axis=1).max()
-print(f"gradient descent, flat weight: {left:.2f} left, predicted {0.99**60:.2f}")
-print(f"Adam, the two weights: never more than {apart:.0e} apart")
+left, apart = np.abs(descend(60)[-1]).max(), np.ptp(adam(60), axis=1).max()
+print(f"gradient descent: {left:.2f} left, predicted {(1 - 2 / 101) ** 60:.2f}")
+print(f"Adam: {np.abs(adam(60)[-1]).max():.2f} left; its two weights at most {apart:.0e} apart")
+assert abs(left - (1 - 2 / 101) ** 60) < 1e-3
+assert apart < 1e-5
 
 # %%
-# Gradient descent is done with the steep weight after one step, and after sixty not yet half-way
-# with the flat one. Adam does not know which is which: but for rounding, both curves are the same.
-# That is its strength. Its price: it overshoots both, since *m* still remembers the way it came.
+# At the best of all rates, gradient descent lets the steep weight jump from one side of its minimum
+# to the other, and is still too slow for the flat one. Adam does not know which is which: but for
+# rounding, both curves are the same. That is its strength. Its price: it overshoots both, since *m*
+# still remembers the way it came.
+#
+# **In one line:** agreement sets the step, not the size of the gradient.
 #
 # The same, by the optimizer
 # --------------------------
@@ -217,6 +224,9 @@ print("all 60 steps equal, bit by bit:", np.array_equal(np.array(path), adam(60)
 # ------
 # - Multiply the loss by 1000 (that is, ``steepness``). What becomes of gradient descent? Why does
 #   hardly anything change for Adam?
+# - Gradient descent with *momentum*, :math:`x \leftarrow 0.669\,x - 0.0331\,g`,
+#   :math:`w \leftarrow w + x`, has the two best numbers for this valley. How much is left after 60
+#   steps? What must you know to choose them, that Adam need not be told?
 # - Make ``beta1`` as small as 1e-30, also in ``AdamOffload``. What happens to the overshoot, and
 #   what would it cost where gradients are noisy?
 # - Make ``eps`` as large as 1, also in ``AdamOffload``. What becomes of the two equal curves, and

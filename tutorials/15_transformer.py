@@ -106,7 +106,7 @@ print(f"{ids.size:,} pieces, {len(text) / ids.size:.1f} letters each; such as", 
 
 WIDTH, HEADS, BLOCKS, CONTEXT, BATCH = 64, 4, 2, 24, 8
 rng = np.random.default_rng(0)
-LIMIT, RING = 7_200_000, 3 * (128 << 10)  # bytes: of the device, of the staging slots
+LIMIT, RING = 7_500_000, 3 * (128 << 10)  # bytes: of the device, of the staging slots
 device = ao.get_backend("numpy", memory_bytes=LIMIT)
 parameters = {}
 

@@ -143,8 +143,9 @@ plt.show()
 # %%
 # Pixels that are dark in the whole batch have no gradient. So *hidden.weight* falls short of the
 # prediction, by the root of the share of lit pixels. The biases begin at 0: in the first step,
-# their ratio is infinite, and a cross marks it. Then all four fall. The two matrices end within a
-# factor of about two of the rule of thumb; the biases, which are still small, stay above it.
+# their ratio is infinite, and a cross at the top marks it. Then all four fall. The two matrices end
+# within a factor of about two of the rule of thumb; the biases, which are still small, stay above
+# it.
 #
 # Without the corrections
 # -----------------------
@@ -320,8 +321,8 @@ for eps in (1e-8, 1e-3):
 # epsilon, and ours much more, since it begins as if epsilon were 0.03, more than any of the medians
 # in the table.
 #
-# So whoever keeps the default need not care. Whoever brings a large epsilon from a PyTorch recipe
-# should know that no single number makes the two equal: in step 1 it would have to be divided by
+# So with the default there is nothing to care about. But if you bring a large epsilon from a
+# PyTorch recipe, no single number makes the two equal: in step 1 it would have to be divided by
 # 31.6, in step 1000 by 1.26. The page on :doc:`Adam's two epsilons </concepts/epsilon>` has the
 # algebra.
 #

@@ -169,7 +169,7 @@ def gaps(
     Parameters
     ----------
     ax : Axes
-        Where to mark them: crosses along the bottom.
+        Where to mark them: crosses, along the top for what is infinite, else along the bottom.
     steps : ndarray, shape (samples,)
         The x of the values.
     values : ndarray, shape (samples,) or (samples, k)
@@ -187,10 +187,13 @@ def gaps(
     count = sum(int(b.sum()) for b in bad)
     if not count:
         return clean, []
-    at = steps[np.any(bad, axis=0)]
+    at = np.any(bad, axis=0)
+    lost = np.any(
+        [(np.isnan(v) | (v == -np.inf)).reshape(len(steps), -1).any(1) for v in values], 0
+    )
     ax.plot(
-        at,
-        np.full(len(at), 0.02),
+        steps[at],
+        np.where(lost, 0.02, 0.98)[at],
         "x",
         color=COLORS["not finite"],
         transform=ax.get_xaxis_transform(),

@@ -130,9 +130,9 @@ def _moments_of_several(
 
 Show = Literal["step_size", "rate", "update_ratio"]
 _SHOWN: dict[Show, tuple[str, str]] = {
-    "step_size": ("Step sizes", "|Δ| (unit of weight)"),
+    "step_size": ("Step sizes", "|δ| (unit of weight)"),
     "rate": ("Effective rates, bias-corrected", "lr / (√v + ε)"),
-    "update_ratio": ("Updates, relative to the weights", "norm of Δ / norm of w"),
+    "update_ratio": ("Updates, relative to the weights", "norm of δ / norm of w"),
 }
 
 

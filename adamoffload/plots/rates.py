@@ -80,6 +80,7 @@ def schedule(rates: Any, steps: int | None = None, *, ax: Axes | None = None) ->
                 at,
                 [float(rate.at(step)) for step in range(end)],
                 _DASHES[i % len(_DASHES)],
+                drawstyle="steps-mid",  # a rate holds for its step: a stair is no slope
                 color=COLORS["lr"] if len(read) == 1 else LINES[i],
                 marker=MARKERS[i],
                 markevery=(i * max(1, end // 6) // len(LINES), max(1, end // 6)),

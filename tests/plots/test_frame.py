@@ -6,11 +6,12 @@ from itertools import pairwise
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from matplotlib.lines import Line2D
 
 import adamoffload as ao
-from adamoffload.plots.frame import frame, shown_name
+from adamoffload.plots.frame import frame, gaps, shown_name
 
 from recordings import train
 
@@ -30,6 +31,16 @@ from recordings import train
 )
 def test_a_name_is_shown_in_a_short_line_without_mathematics(name: str, shown: str) -> None:
     assert shown_name(name) == shown
+
+
+def test_infinity_is_marked_at_the_top_and_what_is_no_number_at_the_bottom() -> None:
+    _, ax = plt.subplots()
+    values = np.array([1.0, np.inf, np.nan, -np.inf, 2.0])
+    clean, notes = gaps(ax, np.arange(1, 6), values)
+    assert np.isnan(clean[0]).tolist() == [False, True, True, True, False]
+    assert notes == ["3 samples hold NaN or infinities (crosses)"]
+    (crosses,) = ax.lines
+    assert np.asarray(crosses.get_xydata()).tolist() == [[2, 0.98], [3, 0.02], [4, 0.02]]
 
 
 def figures() -> dict[str, Any]:

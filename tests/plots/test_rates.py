@@ -33,6 +33,13 @@ def test_schedules_are_drawn_side_by_side_with_steps_from_one() -> None:
     assert [text.get_text() for text in legend.get_texts()] == list(expected)
 
 
+def test_a_rate_holds_for_its_step_so_that_a_stair_is_no_slope() -> None:
+    ax: Any = ao.plots.schedule(ao.piecewise_constant_lr([2, 4], [1.0, 0.5]))
+    corners = ax.lines[0].get_path().vertices
+    drop = corners[(corners[:, 0] > 2) & (corners[:, 0] < 3)]
+    assert drop.tolist() == [[2.5, 1.0], [2.5, 0.5]]
+
+
 def test_lines_differ_by_more_than_their_color() -> None:
     ax: Any = ao.plots.schedule({str(i): i / 10 for i in range(7)}, 5)
     looks = {(line.get_linestyle(), line.get_marker()) for line in ax.lines}

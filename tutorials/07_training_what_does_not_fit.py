@@ -77,23 +77,21 @@ def on_device(device, indices):
 # moments are as much again. Does all of it fit? If not, which array is the first that does not?
 #
 # The batch is there, too: 64 images of 64 float32, 64 labels of 8 bytes, and the loss. The
-# optimizer allocates both moments of a parameter, then those of the next one. So we add up:
+# optimizer allocates one array for all first moments, then one for all second ones. So we add up:
 
-moments = [
-    (f"{moment} of {name}", 4 * int(np.prod(shape)))
-    for name, shape in SHAPES.items()
-    for moment in ("moment1", "moment2")
-]
 used = 8 * n + 64 * 64 * 4 + 64 * 8 + 4
-for what, nbytes in moments:
+nbytes = 4 * n  # of each moment
+print(f"{'parameters, gradients, batch':<29} {used:>9,} bytes")
+for what in ("m", "v"):
+    print(f"{what} of all parameters: {nbytes:>16,} bytes", end=", ")
     if used + nbytes > LIMIT:
+        print("too much")
         break
     used += nbytes
-    print(f"{what:<24} {nbytes:>9,} bytes, then {used:>9,} in use")
-print(f"{what:<24} {nbytes:>9,} bytes: too much")
+    print(f"then {used:>9,} in use")
 
 # %%
-# So it should be the second moment of the middle layer. Now we let it happen.
+# So it should be the second moment. Now we let it happen.
 
 device = ao.get_backend("numpy", memory_bytes=LIMIT)
 parameters = network(device)
@@ -106,6 +104,7 @@ except ao.DeviceMemoryError as error:
     print(f"with {error.used_bytes:,} in use")
     failed = error.requested_bytes, error.used_bytes
     print("as predicted:", failed == (nbytes, used))
+    assert failed == (nbytes, used)
 
 # %%
 # To the byte. Nothing was estimated: what parameters, gradients and moments need follows from their
@@ -155,7 +154,7 @@ axes[0].set(title="Loss of each batch", xlabel="step", yscale="log")
 axes[0].set_ylabel("cross-entropy (nats)")
 axes[1].plot(epochs, accuracies, color=blue, marker="o")
 axes[1].set(title="Test accuracy", xlabel="epoch", xticks=epochs)
-axes[1].set_ylabel("answers that are right")
+axes[1].set_ylabel("share of the test images")
 axes[1].yaxis.set_major_formatter("{x:.0%}")
 plt.show()
 
@@ -174,6 +173,7 @@ equal = [
     for p, q in zip(on_large, parameters, strict=True)
 ]
 print(f"{equal.count(True)} of {len(equal)} arrays are equal, bit by bit")
+assert all(equal)
 
 # %%
 # None differs. Offload is no approximation: the same numbers are computed, elsewhere.
@@ -197,20 +197,23 @@ print(f"in each of {len(losses)} steps {in_a_step:g} bytes a parameter each way"
 # price in time; that is a matter of :doc:`the link </concepts/link>` and of :doc:`overlap
 # </concepts/overlap>`.
 #
-# The ledger also writes down where the bytes are at the beginning and the end of each step.
+# The ledger also writes down where the bytes are at the beginning and the end of each step. Does
+# anything pile up?
 
-figure, ax = plt.subplots(figsize=(10, 4.6), layout="constrained")
-ao.plots.memory_over_time(ledger, ax=ax)
-plt.show()
+samples = ledger.memory()
+there = samples[samples["place"] == "device"]
+for kind in np.unique(there["kind"]):
+    nbytes = there["nbytes"][there["kind"] == kind]
+    print(f"{kind:<10} {nbytes.min():>9,} to {nbytes.max():>9,} bytes on the device")
+    assert kind == "other" or nbytes.min() == nbytes.max()
 
 # %%
-# A flat line is what you want to see: nothing piles up.
+# Nothing does. "Other" is what the optimizer does not know of: here, the loss.
 #
-# Activations
-# -----------
-# There is room below the limit. Yet the peak, printed further up, was higher than this line: in the
-# backward pass, between two steps, the activations come and go. They depend on the batch, and not
-# on the optimizer: offload does nothing about them, but leaves them more room.
+# Activations ----------- There is room below the limit. Yet the peak, printed further up, was
+# higher than the sum of these: in the backward pass, between two steps, the activations come and
+# go. They depend on the batch, and not on the optimizer: offload does nothing about them, but
+# leaves them more room.
 #
 # How large a batch does this device take? We measure the peak of a step for two batches, on a
 # device without a limit.
@@ -266,7 +269,7 @@ plt.show()
 #
 # If the batch you want does not fit: sum up the gradients of several small ones, which takes 4 more
 # bytes a parameter for the sum; or compute activations again in the backward pass instead of
-# keeping them (`Chen et al., 2016 <https://arxiv.org/abs/1604.06174>`_).
+# keeping them, *gradient checkpointing* (`Chen et al., 2016 <https://arxiv.org/abs/1604.06174>`_).
 #
 # When even that is too much
 # --------------------------
@@ -291,7 +294,7 @@ except ao.DeviceMemoryError as error:
 # - *parameters on the host, too*: they visit the device layer by layer (`Rajbhandari et al., 2021
 #   <https://arxiv.org/abs/2104.07857>`_);
 # - *fewer trained parameters*: what is frozen needs no gradient and no moments. Small matrices
-#   that are added to large frozen ones are the best known case (`Hu et al., 2021
+#   that are added to large frozen ones, *LoRA*, are the best known case (`Hu et al., 2021
 #   <https://arxiv.org/abs/2106.09685>`_).
 #
 # The last one needs nothing new, so we try it: the large middle layer keeps the random weights that
@@ -312,8 +315,10 @@ print(f"down the link: {fewer.bytes('d2h') / moved:.0%} of what it was")
 print(f"test accuracy: {partly[-1]:.1%}; all of them trained: {accuracies[-1]:.1%}")
 
 # %%
-# A random middle costs some right answers, and the network still gets most of them. It also sends
+# A random middle costs some accuracy, and the network still recognises most digits. It also sends
 # less over the link: only gradients that exist have to go down.
+#
+# **In one line:** what a step needs follows from shapes, so whether it fits can be known before.
 #
 # Try it
 # ------

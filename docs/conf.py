@@ -31,6 +31,7 @@ extensions = [
     "gallery",
     "links",
     "public",
+    "systems",
     "slides",
 ]
 exclude_patterns = ["_build"]

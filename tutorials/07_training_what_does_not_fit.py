@@ -242,9 +242,11 @@ print(f"an image more: {an_image:,} bytes; largest batch predicted: {predicted}"
 for batch in (predicted, predicted + 1):
     try:
         print(f"batch of {batch}: fits, {LIMIT - peak(batch, LIMIT):,} bytes left")
+        assert batch == predicted
     except ao.DeviceMemoryError as error:
         refused = error.requested_bytes
         print(f"batch of {batch}: an array of {refused:,} bytes is refused")
+        assert batch == predicted + 1
 
 # %%
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from directives import table
 from docutils import nodes
+from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx_gallery.directives import imgsgnode
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 PARAMETERS = 7e9
 CARDS_GB = (24, 80)
+MENU_GB = (8, 16, 24, 48, 80, 141)
 
 Homes = dict[str, dict[str, int]]
 """Bytes per parameter of each thing, at each place."""
@@ -98,6 +101,20 @@ def _bar(ax: Axes, x: float, things: dict[str, int], width: float, *, ghost: boo
     return bottom
 
 
+class LargestModels(Directive):
+    """How many parameters fit on which card, with a quarter of it left for everything else."""
+
+    def run(self) -> list[nodes.Node]:
+        placed = {label: homes for label, homes in decisions().items() if "alone" not in label}
+        needs = [sum(homes["device"].values()) for homes in placed.values()]
+        heads = ("Card", *(label.replace("\n", " ") for label in placed))
+        rows = [
+            (f"{gb} GB", *(f"{0.75 * gb / nbytes:.2g} billion" for nbytes in needs))
+            for gb in MENU_GB
+        ]
+        return [table(heads, (1, 2, 2, 2, 2), rows)]
+
+
 class Strip(SphinxPostTransform):
     """Puts each figure into a strip of the page; ``custom.css`` lets that scroll."""
 
@@ -113,5 +130,6 @@ class Strip(SphinxPostTransform):
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("largest-models", LargestModels)
     app.add_post_transform(Strip)
     return {"parallel_read_safe": True}

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+from figures import three_decisions
 
 import adamoffload as ao
+from adamoffload_sim import Link
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 LAYERS = (64, 256, 256, 10)
 STEPS = 100
 MEMORY_BYTES = 1_300_000
+LINK = Link(bandwidth_bytes_per_s=25e9, latency_s=6e-6)
 
 
 class Run(NamedTuple):
@@ -34,8 +37,10 @@ class Run(NamedTuple):
 
 
 @cache
-def train() -> Run:
-    device = ao.get_backend("sim", link="pcie4x16", memory_bytes=MEMORY_BYTES)
+def train(larger_from: int = STEPS, frozen_from: int = STEPS) -> Run:
+    device = ao.get_backend(
+        "sim", link=LINK, memory_bytes=MEMORY_BYTES if larger_from == STEPS else None
+    )
     digits, rng = ao.load_digits(), np.random.default_rng(0)
     weights = []
     for i, (n, m) in enumerate(pairwise(LAYERS), start=1):
@@ -50,13 +55,18 @@ def train() -> Run:
             h = np.maximum(h @ weight, 0)
         return ao.softmax_cross_entropy(h @ weights[-1], labels)
 
-    loss_and_gradients = ao.value_and_grad(loss, weights)
+    trained = weights
     for step in range(STEPS):
-        batch = slice(64 * step % 1400, 64 * step % 1400 + 64)
+        count = 64 if step < larger_from else 512  # images
+        if step == frozen_from:  # from here on the middle layer stays as it is
+            optimizer.freeze("layer2.weight")
+            trained = [weights[0], weights[2]]
+        begin = count * step % (1400 - count)
+        batch = slice(begin, begin + count)
         images = device.asarray(digits.train_images[batch])
         labels = device.asarray(digits.train_labels[batch])
-        _, gradients = loss_and_gradients(images, labels)
-        optimizer(gradients)
+        _, gradients = ao.value_and_grad(loss, trained)(images, labels)
+        optimizer({w.name: g for w, g in zip(trained, gradients, strict=True)})
         del gradients  # the next ones need their memory
     return Run(ledger, probe, optimizer)
 
@@ -73,7 +83,7 @@ def rates() -> dict[str, ao.LearningRateSchedule]:
 
 def dashboard() -> Figure:
     run = train()
-    return ao.plots.dashboard(run.ledger, run.probe, device="sim, PCIe 4.0 x16")
+    return ao.plots.dashboard(run.ledger, run.probe, device="sim, a link of 25 GB/s")
 
 
 def strategies() -> Axes:
@@ -89,7 +99,7 @@ def timeline() -> Axes:
 
 
 def timeline_slow_host() -> Axes:
-    device = ao.get_backend("sim", link="pcie5x16", host_ns_per_parameter=1.2)
+    device = ao.get_backend("sim", link=Link(50e9, 6e-6), host_ns_per_parameter=1.2)
     w = ao.Parameter(device.asarray(np.zeros(10_000_000, np.float32)), name="w")
     ledger = ao.Ledger()
     optimizer = ao.AdamOffload([w], ledger=ledger, chunk_bytes=5_000_000)
@@ -109,16 +119,16 @@ def memory() -> Axes:
 
 
 def memory_over_time() -> Axes:
-    return ao.plots.memory_over_time(train().ledger)
+    return ao.plots.memory_over_time(train(larger_from=30).ledger)
 
 
 def transfers() -> Axes:
-    run = train()
+    run = train(frozen_from=60)
     return ao.plots.transfers(run.ledger, parameters=sum(run.probe.sizes.values()))
 
 
 def bandwidth() -> Axes:
-    return ao.plots.transfers(train().ledger, show="bandwidth")
+    return ao.plots.transfers(train(frozen_from=60).ledger, show="bandwidth")
 
 
 def moments() -> Axes:
@@ -156,6 +166,7 @@ def turned() -> Figure:
 
 
 FIGURES = (
+    three_decisions,
     *(dashboard, strategies, strategies_that_move_the_state),
     *(timeline, timeline_slow_host, critical_path, memory, memory_over_time, transfers, bandwidth),
     *(moments, moments_of_one, step_sizes, effective_rates, update_ratios, schedule),

@@ -6,10 +6,9 @@ Adam's two moments say what the gradient of every weight has been like. We give 
 gradient to the optimizer, learn what each looks like in *m* and *v*, and then go and find the same
 four in a network that learns to read digits.
 
-You need :ref:`sphx_glr_tutorials_03_first_offloaded_step.py`, and from
-:ref:`sphx_glr_tutorials_01_adam_by_hand.py` what *m* and *v* are. At the end you can watch an
-optimizer with a `adamoffload.Probe`, and tell a dead unit, a rare feature and a noisy gradient from
-each other by two curves.
+You need :ref:`sphx_glr_tutorials_03_adam_by_hand.py`. At the end you can watch an optimizer with a
+`adamoffload.Probe`, and tell a dead unit, a rare feature and a noisy gradient from each other by
+two curves.
 """
 
 # %%
@@ -50,9 +49,10 @@ def characters(step):
 
 
 # %%
-# The moments live on the host, in NumPy arrays, so nothing stops you from printing them after each
-# step. A probe does it for you: it takes quantiles and norms over all coordinates, here in every
-# fifth step, and follows single coordinates through every step if it is told which.
+# `adamoffload.AdamOffload` keeps the moments on the host, in NumPy arrays, so nothing stops you
+# from printing them after each step. A probe does it for you: it takes quantiles and norms over all
+# coordinates, here in every fifth step, and follows single coordinates through every step if it is
+# told which.
 
 device = ao.get_backend("numpy")
 zeros = np.zeros(N, np.float32)

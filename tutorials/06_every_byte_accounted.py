@@ -6,13 +6,13 @@ What crosses the link in a training run is not a matter of measurement errors. I
 exactly, and if the prediction is off by a single byte, something happened that we did not know of.
 We predict, read the ledger, and hunt down a difference.
 
-You need :ref:`sphx_glr_tutorials_03_first_offloaded_step.py`. At the end you can read a ledger,
+You need :ref:`sphx_glr_tutorials_05_first_offloaded_step.py`. At the end you can read a ledger,
 and find out who moved a byte, when, and on whose account.
 """
 
 # %%
 # A model and its ledger ---------------------- Three layers of different size, on the simulated
-# device of :ref:`sphx_glr_tutorials_08_the_link.py`: its clock makes times that are the same on
+# device of :ref:`sphx_glr_tutorials_09_the_link.py`: its clock makes times that are the same on
 # every machine, and its bytes are counted like any other device's.
 
 import matplotlib.pyplot as plt
@@ -123,7 +123,7 @@ for row in copies:
 # %%
 # The link has 24.8 GB/s. A copy of 128 KiB gets less than half of it, and the last, smaller one
 # less still: most of the time goes into starting the copy. That is the subject of
-# :ref:`sphx_glr_tutorials_08_the_link.py`.
+# :ref:`sphx_glr_tutorials_09_the_link.py`.
 #
 # Find the difference ------------------- Now a training loop like many. The device counts, too, all
 # that crosses its link, whoever asked for it. We compare the two counts after each step.
@@ -191,7 +191,7 @@ print("and the number looked at:", microseconds(begin_s)[1:])
 # %%
 # To ask costs the host nothing; to look makes it wait for everything that was asked before. A
 # number to print costs few bytes and much time. No count of bytes shows that. Who waits for
-# whom is the subject of :ref:`sphx_glr_tutorials_09_overlap.py`.
+# whom is the subject of :ref:`sphx_glr_tutorials_10_overlap.py`.
 #
 # **In one line:** bytes are counted, not measured; a byte that you cannot account for is a finding.
 #

@@ -6,7 +6,7 @@ A network for handwritten digits, and a device that is too small for Adam. We co
 which allocation training must fail, to the byte; let it fail there; and then train on the very same
 device, with the moments on the host.
 
-You need :ref:`sphx_glr_tutorials_03_first_offloaded_step.py`. At the end you can tell from a
+You need :ref:`sphx_glr_tutorials_05_first_offloaded_step.py`. At the end you can tell from a
 model's size which optimizer fits where, find the largest batch for a device, and know what is left
 to do when even parameters and gradients are too much.
 """

@@ -7,7 +7,7 @@ NumPy's documentation. Its parameters are on a device too small for Adam; the mo
 host.
 
 You need :ref:`sphx_glr_tutorials_07_training_what_does_not_fit.py` and
-:ref:`sphx_glr_tutorials_11_groups_schedules_decay.py`, and should have seen a transformer (`Vaswani
+:ref:`sphx_glr_tutorials_23_groups_schedules_decay.py`, and should have seen a transformer (`Vaswani
 et al., 2017 <https://arxiv.org/abs/1706.03762>`_). At the end you have trained one within a memory
 limit, know what it moved and where its bytes were, and can say what offload cannot help.
 """
@@ -219,7 +219,7 @@ resident = None  # so that its moments go
 # Training
 # --------
 # So the moments stay on the host. The rate rises for 50 steps and then falls along a cosine, as in
-# :ref:`sphx_glr_tutorials_11_groups_schedules_decay.py`, here to a tenth of the peak. (Xiong et al.
+# :ref:`sphx_glr_tutorials_23_groups_schedules_decay.py`, here to a tenth of the peak. (Xiong et al.
 # find that a transformer that normalises where ours does can be trained without the rise.)
 
 STEPS = 1500

@@ -6,7 +6,7 @@ We take one step of Adam with the moments on the other side of a link, by hand a
 and then let `adamoffload.AdamOffload` do the same and compare: the parameters, bit by bit, and the
 bytes, one by one.
 
-You need :ref:`sphx_glr_tutorials_01_adam_by_hand.py`. At the end you know every hop that a gradient
+You need :ref:`sphx_glr_tutorials_03_adam_by_hand.py`. At the end you know every hop that a gradient
 takes until it has changed a parameter, and why it is the *update* that travels back.
 """
 
@@ -43,11 +43,10 @@ except ao.ResidencyError as error:
 g = device.asarray(np.array([0.1, -20.0, 3.0], np.float32))
 
 # %%
-# By hand: four hops
-# ------------------
-# The moments are on the host and begin at zero. `adamoffload.rules.adam.adam` is the ``adam_step``
-# of the first page; it returns the update and does not know the parameters. We call the way to the
-# host *down* (d2h, device to host), and the way back *up* (h2d).
+# By hand: four hops ------------------ The moments are on the host and begin at zero.
+# `adamoffload.rules.adam.adam` is the ``adam_step`` of
+# :ref:`sphx_glr_tutorials_03_adam_by_hand.py`; it returns the update and does not know the
+# parameters. We call the way to the host *down* (d2h, device to host), and the way back *up* (h2d).
 #
 # **Predict.** The learning rate is 0.1. What are the three parameters after the step?
 
@@ -137,7 +136,7 @@ print(optimizer.memory())
 
 # %%
 # The *ring* is the one buffer that three parameters need; with more than one chunk it has up to
-# three, as on the page before.
+# three.
 #
 # A second step
 # -------------
@@ -151,7 +150,7 @@ print("moved by", device.asnumpy(w) - before)
 # %%
 # They do, by about 0.07: *m* has not forgotten, and the old gradient still pushes. All move by the
 # same amount, although the gradients were up to 200 times apart. If that surprises you, go back to
-# :ref:`the first page <sphx_glr_tutorials_01_adam_by_hand.py>`.
+# :ref:`sphx_glr_tutorials_03_adam_by_hand.py`.
 #
 # Try it
 # ------

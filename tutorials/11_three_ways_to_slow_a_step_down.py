@@ -9,7 +9,7 @@ better hardware would bring, and make each mistake to see what it costs.
 On this site the page runs **on a simulated device**: nothing that you see here was measured on a
 GPU. On a machine with an NVIDIA GPU and CuPy, the same script measures that GPU.
 
-You need :ref:`sphx_glr_tutorials_09_overlap.py`; for the real thing also an NVIDIA GPU, its driver,
+You need :ref:`sphx_glr_tutorials_10_overlap.py`; for the real thing also an NVIDIA GPU, its driver,
 and ``pip install "adamoffload[cuda12x]"`` or ``[cuda13x]``. At the end you can say from three
 numbers how long a step takes on a machine, and what would make it shorter.
 """
@@ -17,7 +17,7 @@ numbers how long a step takes on a machine, and what would make it shorter.
 # %%
 # What is there? -------------- Nothing below asks again whether the device is real: a backend is a
 # backend. The times of a GPU's copies and kernels are measured by events on the GPU; those of the
-# simulation are computed, from the figures of :ref:`sphx_glr_tutorials_08_the_link.py`.
+# simulation are computed, from the figures of :ref:`sphx_glr_tutorials_09_the_link.py`.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -111,7 +111,7 @@ if device.simulated:
 #
 # First way to slow it down: small chunks
 # ---------------------------------------
-# Each copy costs some microseconds, whatever its size (:ref:`sphx_glr_tutorials_08_the_link.py`).
+# Each copy costs some microseconds, whatever its size (:ref:`sphx_glr_tutorials_09_the_link.py`).
 # **Predict.** Draw, before you look, the time of a step over the size of a chunk, from 16 KiB to
 # the whole gradient of 64 MiB. Where is the default, 4 MiB?
 
@@ -191,7 +191,7 @@ if device.simulated:
 # Third way: memory that is not pinned
 # ------------------------------------
 # From pageable memory the driver cannot copy at once: it copies twice
-# (:ref:`sphx_glr_tutorials_08_the_link.py`). The optimizer pins its ring. What you copy yourself,
+# (:ref:`sphx_glr_tutorials_09_the_link.py`). The optimizer pins its ring. What you copy yourself,
 # such as batches, is up to you:
 
 target = device._empty((n,), np.dtype(np.float32))

@@ -6,7 +6,7 @@ The same four lines of Adam are run in three ways: as they stand, as a program o
 operations on blocks that fit the cache, and as one compiled loop. The bits are equal; the speed is
 not. We find out where the time goes by counting bytes, and by taking away one cost after the other.
 
-You need :ref:`sphx_glr_tutorials_01_adam_by_hand.py`. At the end you can estimate the time of an
+You need :ref:`sphx_glr_tutorials_03_adam_by_hand.py`. At the end you can estimate the time of an
 optimizer step from its bytes and one measured number, and say when that estimate holds.
 """
 

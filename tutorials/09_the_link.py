@@ -6,7 +6,7 @@ Between host and device lies a link that is far slower than the device's own mem
 numbers by timing copies, see what pinned memory is good for, and find the best size of what crosses
 it at once: first by a formula, then by trying, and then by a better formula.
 
-You need :ref:`sphx_glr_tutorials_03_first_offloaded_step.py`. At the end you can predict the time
+You need :ref:`sphx_glr_tutorials_05_first_offloaded_step.py`. At the end you can predict the time
 of a copy, and choose a chunk size for a link that you have never seen.
 """
 
@@ -25,7 +25,7 @@ of a copy, and choose a chunk size for a link that you have never seen.
 # - the device: an A100 by its data sheet, 1,555 GB/s and 19.5 TFLOPS in float32, and one
 #   microsecond for each operation (`Gray, 2019 <https://developer.nvidia.com/blog/cuda-graphs/>`_);
 # - the host: Adam moves 24 bytes per parameter through the host's memory
-#   (:ref:`sphx_glr_tutorials_10_one_equation_three_engines.py`), here at 100 GB/s. That is a server
+#   (:ref:`sphx_glr_tutorials_22_one_equation_three_engines.py`), here at 100 GB/s. That is a server
 #   with two processors (`Ren et al., 2021 <https://arxiv.org/abs/2101.06840>`_, table 4, implies 93
 #   to 127); a desktop has half of it or less, and cards that share a host share this number, too.
 
@@ -48,7 +48,7 @@ print(f"the device's own memory is {ratio:.0f} times as fast as the link")
 # %%
 # To time a copy, we ask the device for its memory, and for pinned memory, as only the optimizer
 # does otherwise: the names with an underscore are what a backend's author writes
-# (:ref:`sphx_glr_tutorials_13_write_your_own_backend.py`). What *pinned* means comes below.
+# (:ref:`sphx_glr_tutorials_24_write_your_own_backend.py`). What *pinned* means comes below.
 
 
 def seconds(nbytes, *, pinned):

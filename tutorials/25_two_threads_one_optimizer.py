@@ -6,7 +6,7 @@ An optimizer is a state that is read, changed and written back. Two threads that
 time can lose an update, and nobody is told. We make that happen every time, look at what is
 missing, and switch the lock on. An appendix for those who call one optimizer from several threads.
 
-You need :ref:`sphx_glr_tutorials_03_first_offloaded_step.py`, and to know what a thread is. At the
+You need :ref:`sphx_glr_tutorials_05_first_offloaded_step.py`, and to know what a thread is. At the
 end you can say what exactly is lost, and what ``use_locking=True`` promises and what it does not.
 """
 
@@ -133,7 +133,7 @@ assert unlocked not in orders.values()
 # does not matter.
 #
 # **Predict.** With a gradient that never changes, every step of Adam is as long as the learning
-# rate, 0.001 (:ref:`sphx_glr_tutorials_05_step_sizes_bias_epsilon.py`). Where is the weight after
+# rate, 0.001 (:ref:`sphx_glr_tutorials_21_step_sizes_bias_epsilon.py`). Where is the weight after
 # 600 steps?
 
 

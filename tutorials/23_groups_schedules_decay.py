@@ -6,7 +6,7 @@ Not every parameter wants the same treatment. We give groups of them rates of th
 rates change over the steps, and see what weight decay does inside Adam, which is not what its name
 says.
 
-You need :ref:`sphx_glr_tutorials_01_adam_by_hand.py`. At the end you can read off which rate a
+You need :ref:`sphx_glr_tutorials_03_adam_by_hand.py`. At the end you can read off which rate a
 step will use, know three places where counting goes wrong by one, and can tell L2
 regularisation from decoupled weight decay by an experiment.
 """

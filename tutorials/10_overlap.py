@@ -5,7 +5,7 @@ Overlap on a timeline
 A step takes longer than its longest part and less than the sum of its parts. Where between the two
 it comes to lie is decided by who waits for whom. We look at that, lane by lane.
 
-You need :ref:`sphx_glr_tutorials_08_the_link.py`. At the end you can read a timeline, name the
+You need :ref:`sphx_glr_tutorials_09_the_link.py`. At the end you can read a timeline, name the
 lane that limits a step, and say how many slots the ring must have.
 """
 

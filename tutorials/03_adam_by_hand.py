@@ -206,7 +206,7 @@ assert apart < 1e-5
 # The same, by the optimizer
 # --------------------------
 # `adamoffload.AdamOffload` computes these very lines, in float32, in this order. The weights are
-# on a *device*, the moments on the *host*; what that is good for is the subject of the next pages.
+# on a *device*, the moments on the *host*; the next pages move them there one by one.
 # Here it must only agree, bit by bit.
 
 device = ao.get_backend("numpy")

@@ -1,12 +1,14 @@
 r"""
-Where do sixteen bytes a parameter go?
-======================================
+Sixteen bytes per parameter
+===========================
 
-A model of a billion parameters, 4 bytes each, is 4 GB. Why does training it not fit on a device of
-10 GB? We count, predict to the byte, and look at a device that counts along.
+Training with Adam takes 16 bytes per parameter, and half of them serve only the optimizer. We count
+them one by one on a device that counts along, move what can be moved, and see which models fit on
+which cards.
 
-You need nothing but arithmetic. At the end you can say in your head which model fits on which
-device, with Adam on the device and with Adam on the host.
+You need nothing but arithmetic, and may have seen :ref:`sphx_glr_tutorials_01_it_does_not_fit.py`.
+At the end you can say in your head which model fits on which device, with Adam on the device and
+with Adam on the host.
 """
 
 # %%
@@ -34,7 +36,8 @@ def note(what):
     """Write down how much more the device has in use."""
     more = device.memory().used - sum(used.values())
     used[what] = more
-    print(f"{what:<12} {more:>10,} bytes, {more / n:4.1f} a parameter")
+    print(f"{what:<12} {more:>10,} bytes, {more / n:4.1f} per parameter")
+    assert more % n == 0
 
 
 w = ao.Parameter(device.asarray(np.zeros(n, np.float32)), name="w")
@@ -49,16 +52,14 @@ note("moments")
 # are gone as soon as training is over.
 #
 # Of the four, two are special. The model needs its parameters to compute, and computing makes
-# gradients; both must be on the device. The moments are needed by nobody but Adam, once a step.
+# gradients; both must be on the device. The moments are needed by nobody but Adam, once per step.
 #
-# The same, offloaded
-# -------------------
-# So they can live where memory is plentiful. **Predict.** How many bytes a parameter remain on the
-# device?
+# The same, offloaded ------------------- So they can live where memory is plentiful. **Predict.**
+# How many bytes per parameter remain on the device?
 
 del resident
 offloaded = ao.AdamOffload([w], chunk_bytes=1 << 16)
-print(f"on the device: {device.memory().used / n:.2f} bytes a parameter")
+print(f"on the device: {device.memory().used / n:.2f} bytes per parameter")
 print(offloaded.memory())
 
 # %%
@@ -85,9 +86,9 @@ plt.show()
 # parameters fit with Adam on the device, and with offload? Divide twice.
 
 
-def largest(device_gb, bytes_a_parameter, for_activations=0.25):
+def largest(device_gb, bytes_per_parameter, for_activations=0.25):
     """Return how many parameters fit, in billions."""
-    return device_gb * (1 - for_activations) / bytes_a_parameter
+    return device_gb * (1 - for_activations) / bytes_per_parameter
 
 
 for gb in (8, 24, 80):
@@ -96,8 +97,8 @@ for gb in (8, 24, 80):
 
 # %%
 # Twice as many. It is not a miracle but a factor of two, and it has a price. In every step the
-# gradient goes down to the host and the update comes back, 4 bytes a parameter each way. What that
-# costs, and how to hide it, is what many of the next pages are about.
+# gradient goes down to the host and the update comes back, 4 bytes per parameter each way. What
+# that costs, and how to hide it, is what many of the next pages are about.
 #
 # What else is there?
 # -------------------
@@ -119,17 +120,21 @@ for batch in (100, 1000):
 
 # %%
 # Ten times the batch, ten times the bytes; the parameters are the same. At most three arrays of the
-# batch's size are alive at once. If activations are what does not fit, other means help: smaller
-# batches, or computing them a second time.
+# batch's size are alive at once. If *activation memory* is what does not fit, other means help:
+# smaller batches, or *gradient checkpointing*, which computes activations a second time in place of
+# keeping them.
 #
-# *Fewer bits.* With parameters and gradients of 2 bytes, the device needs less; the moments, and a
-# copy of the parameters that small updates do not vanish in, stay in float32 and make up 12 of
-# the 16 bytes (`Rajbhandari et al., 2019 <https://arxiv.org/abs/1910.02054>`_, section 3.1).
-# Offload can then move three quarters to the host, instead of half.
+# *Fewer bits.* In *mixed precision*, parameters and gradients take 2 bytes each. The moments stay
+# in float32, and so does a *master copy* of the weights, in which small updates do not vanish: 12
+# bytes, and 16 in all, as before (`Rajbhandari et al., 2019 <https://arxiv.org/abs/1910.02054>`_,
+# section 3.1). So mixed precision alone saves nothing here; but now 12 of the 16 bytes serve only
+# the optimizer, and offload can move three quarters, instead of half.
+#
+# **In one line:** of the 16 bytes, 8 serve only the optimizer; in mixed precision, 12.
 #
 # Try it
 # ------
-# - How many bytes a parameter would plain gradient descent need? And with momentum?
+# - How many bytes per parameter would plain gradient descent need? And with momentum?
 # - The ring: halve ``chunk_bytes``. Which of the printed numbers change, and to what?
 # - ``adamoffload demo`` predicts at which allocation, to the byte, a network stops fitting. Read
 #   its table, and change ``--memory`` until it fits.

@@ -6,7 +6,7 @@ A backend is a device: memory of its own, and the way between it and the host. W
 lines, train on it, and give it to the tests that every backend must pass. Then we make a mistake on
 purpose and see which tests name it.
 
-You need :ref:`sphx_glr_tutorials_03_first_offloaded_step.py`, and pytest for the tests
+You need :ref:`sphx_glr_tutorials_05_first_offloaded_step.py`, and pytest for the tests
 (``pip install pytest``). At the end you know the whole contract between the optimizer and a device,
 and have a backend of your own that keeps it.
 """
@@ -260,4 +260,4 @@ print("four million bytes on a device of one million:", limited.memory())
 # - Let the copies run in a thread. What must ``synchronize`` do then, and what the tickets? The
 #   same file has such a backend, to compare with.
 # - Give the device a latency of 10 microseconds a copy. Which chunk size is the best one now, and
-#   why is it not in the middle, as in :ref:`sphx_glr_tutorials_08_the_link.py`?
+#   why is it not in the middle, as in :ref:`sphx_glr_tutorials_09_the_link.py`?

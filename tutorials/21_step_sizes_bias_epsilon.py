@@ -112,7 +112,7 @@ for p, gradient in zip(parameters, gradients, strict=True):
 # makes a step of one learning rate. In the next twenty steps or so, *m* would come up to the size
 # of a steady gradient, and the rates fall by about that factor of ten. Later they rise again, since
 # the gradients get smaller. The step sizes fall nevertheless: the gradients agree less and less, as
-# on the page before.
+# in :ref:`sphx_glr_tutorials_04_watching_moments.py`.
 #
 # Relative to the weights
 # -----------------------

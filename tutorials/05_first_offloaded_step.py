@@ -38,7 +38,7 @@ except ao.ResidencyError as error:
     print(error)
 
 # %%
-# The model runs on the device, so the gradient is there, too. For this page it falls from the sky.
+# The model runs on the device, so the gradient is there, too. For this page we make one up.
 
 g = device.asarray(np.array([0.1, -20.0, 3.0], np.float32))
 
@@ -72,7 +72,7 @@ print("parameter:            ", device.asnumpy(by_hand))
 # - *The new parameters.* Then the host needs the old ones: a copy of its own, 4 more bytes a
 #   parameter, which must never differ from the device's.
 # - *The moments*, so that the device does the arithmetic. Then both go up and down in each step, 16
-#   bytes a parameter over the link.
+#   bytes per parameter over the link.
 # - *The update.* 4 bytes down, 4 bytes up; the host knows nothing of the parameters, and the
 #   device nothing of the moments.
 #

@@ -126,7 +126,7 @@ for row in copies:
 # :ref:`sphx_glr_tutorials_09_the_link.py`.
 #
 # Find the difference ------------------- Now a training loop like many. The device counts, too, all
-# that crosses its link, whoever asked for it. We compare the two counts after each step.
+# that crosses its link, no matter who asked for it. We compare the two counts after each step.
 
 log, rows = [], []
 for step in range(9):

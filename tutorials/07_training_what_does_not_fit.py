@@ -190,7 +190,7 @@ plt.show()
 moved = ledger.bytes("d2h")
 print(f"the price: {moved:,} bytes down, {ledger.bytes('h2d'):,} up,")
 in_a_step = moved / len(losses) / n
-print(f"in each of {len(losses)} steps {in_a_step:g} bytes a parameter each way")
+print(f"in each of {len(losses)} steps {in_a_step:g} bytes per parameter each way")
 
 # %%
 # The host keeps what the device is spared, and a ring of its own. What crosses the link is the
@@ -234,11 +234,11 @@ print(f"128 images: {at_128:,} bytes; 192 images: {at_192:,}; limit: {LIMIT:,}")
 
 # %%
 # **Predict.** Once the batch is large, the peak grows with it in a straight line. How many bytes
-# does an image more take, and which is the largest batch that fits?
+# does one more image take, and which is the largest batch that fits?
 
 an_image = (at_192 - at_128) // 64
 predicted = 192 + (LIMIT - at_192) // an_image
-print(f"an image more: {an_image:,} bytes; largest batch predicted: {predicted}")
+print(f"one more image: {an_image:,} bytes; largest batch predicted: {predicted}")
 for batch in (predicted, predicted + 1):
     try:
         print(f"batch of {batch}: fits, {LIMIT - peak(batch, LIMIT):,} bytes left")
@@ -270,19 +270,19 @@ plt.show()
 # too.)
 #
 # If the batch you want does not fit: sum up the gradients of several small ones, which takes 4 more
-# bytes a parameter for the sum; or compute activations again in the backward pass instead of
+# bytes per parameter for the sum; or compute activations again in the backward pass instead of
 # keeping them, *gradient checkpointing* (`Chen et al., 2016 <https://arxiv.org/abs/1604.06174>`_).
 #
 # When even that is too much
 # --------------------------
-# Here is a device with 2 MiB: less than the 8 bytes a parameter that are left with offload.
+# Here is a device with 2 MiB: less than the 8 bytes per parameter that are left with offload.
 
 device = ao.get_backend("numpy", memory_bytes=2 << 20)
 parameters = network(device)
 try:
     gradients_of(parameters)(*on_device(device, np.arange(BATCH)))
 except ao.DeviceMemoryError as error:
-    print(f"8 bytes a parameter: {8 * n:,}; the device: {2 << 20:,}")
+    print(f"8 bytes per parameter: {8 * n:,}; the device: {2 << 20:,}")
     requested, in_use = error.requested_bytes, error.used_bytes
     print(f"failed: {requested:,} bytes with {in_use:,} in use")
 

@@ -14,7 +14,7 @@ regularisation from decoupled weight decay by an experiment.
 # %%
 # A rate for every step
 # ---------------------
-# A learning rate is a number, a table with one number a step, or a schedule: a function of the
+# A learning rate is a number, a table with one number per step, or a schedule: a function of the
 # step, counted from *zero*. Ours rises in a straight line, which is called *warm-up*, and falls
 # along half a cosine (`Loshchilov and Hutter, 2016 <https://arxiv.org/abs/1608.03983>`_, equation
 # 5). GPT-3 was trained with such a rate (`Brown et al., 2020 <https://arxiv.org/abs/2005.14165>`_,

@@ -39,7 +39,7 @@ class SlowLink(ao.Backend):
     """A device behind a link of 1 GB/s; its clock moves only during copies."""
 
     name = "slow"
-    simulated = True  # the clock: whoever shows its times says so
+    simulated = True  # the clock: figures say so beside its times
 
     def __init__(self, memory_bytes=None):
         super().__init__()
@@ -244,7 +244,7 @@ large = limited.asarray(np.zeros(1_000_000, np.float32))
 print("four million bytes on a device of one million:", limited.memory())
 
 # %%
-# Nobody would notice who has memory to spare; a model that was tried on this device fails on a real
+# With memory to spare, nobody would notice; a model that was tried on this device fails on a real
 # one of that size.
 #
 # The test's name is the promise, its message the fault. :doc:`/backends` lists the mistakes that
@@ -259,5 +259,5 @@ print("four million bytes on a device of one million:", limited.memory())
 #   ``backends/README.md`` shows, and ``ao.get_backend("slow")`` finds it.
 # - Let the copies run in a thread. What must ``synchronize`` do then, and what the tickets? The
 #   same file has such a backend, to compare with.
-# - Give the device a latency of 10 microseconds a copy. Which chunk size is the best one now, and
+# - Give the device a latency of 10 microseconds per copy. Which chunk size is the best one now, and
 #   why is it not in the middle, as in :ref:`sphx_glr_tutorials_09_the_link.py`?

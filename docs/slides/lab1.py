@@ -57,11 +57,14 @@ def arrows() -> Any:
     for row, (name, result) in enumerate(coins().items()):
         y = 4.9 - 2 * row
         ax.text(3.1, y, name, ha="right", va="center", fontsize=14)
-        for i, g in enumerate(result["g"][-10:, 3]):
+        right = round(5 * (1 + np.sign(result["g"]).mean()))  # of ten, as often as in all
+        weight = np.flatnonzero((result["g"][-10:] > 0).sum(axis=0) == right)[0]
+        for i, g in enumerate(result["g"][-10:, weight]):
             x = 3.6 + 0.8 * i
             ends = ((x, y), (x + 0.65, y)) if g > 0 else ((x + 0.65, y), (x, y))
             arrow(ax, *ends, color=LINES[0] if g > 0 else LINES[1], mutation_scale=13)
-        m, root = float(result["m"][-1, 3]), float(np.sqrt(result["v"][-1, 3] / (1 - 0.999**300)))
+        m = float(result["m"][-1, weight])
+        root = float(np.sqrt(result["v"][-1, weight] / (1 - 0.999**300)))
         for shift, value, key in ((0.32, m, "m"), (-0.32, root, "sqrt_v")):
             ax.barh(y + shift, 3 * value, 0.5, 12.9, color=COLORS[key])
             ax.text(16.1, y + shift, f"{value:.2f}", va="center", fontsize=13)
@@ -145,10 +148,9 @@ def slides() -> list[Slide]:
             "<var>m</var> sees direction: it is large where gradients agree. "
             "√<var>v</var> sees size alone.",
             arrows,
-            "Three rows of ten arrows of length one: all to the right, nine of ten to the right, and "
-            "by a coin. The first moment shrinks from row to row, the root of the second stays 1.",
-            notes="On the board: three rows of arrows, all of length one. Under each, the sum of the "
-            "last ten: that is <var>m</var>. Then cover the directions with your hand, and ask for "
+            "Three rows of ten arrows of length one: ten to the right, nine, and five. The first moment shrinks from row to row, the root of the second stays 1.",
+            notes="On the board: three rows of arrows, all of length one. Under each, their weighted "
+            "average, in which the last counts most: that is <var>m</var>. Then cover the directions with your hand, and ask for "
             "the mean length: 1 each time. That is √<var>v</var>.",
         ),
         Slide(

@@ -262,7 +262,7 @@ def slides() -> list[Slide]:
             notes="Before anybody computes: write down the guesses.",
         ),
         Slide(
-            "B: the small ones, and only in L2",
+            "B: those with small gradients, and only in L2",
             f"L2: {ends['L2']['large']:.2f} and {ends['L2']['small']:.2f} are left. Decoupled: "
             f"{ends['decoupled']['large']:.2f} and {ends['decoupled']['small']:.2f}. In L2, the decay is "
             "divided by √<var>v</var>, like all else.",
@@ -276,7 +276,7 @@ def slides() -> list[Slide]:
         Slide(
             "A scale against underflow",
             f"In float16, {lost(1)} of {digits_gradient().size:,} elements of this gradient become 0; "
-            f"times {SCALE}, {lost(SCALE)}. Whoever scales the loss has to unscale the gradient.",
+            f"times {SCALE}, {lost(SCALE)}. If you scale the loss, unscale the gradient.",
             underflow,
             "Histogram of a gradient's elements on a logarithmic axis. A part of it lies where float16 "
             f"rounds to 0; times {SCALE}, hardly any.",

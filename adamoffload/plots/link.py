@@ -57,7 +57,7 @@ def transfers(
     -------
     Axes
         With steps on x. The numbers are those of `Ledger.bytes_per_step`,
-        `Ledger.seconds_per_step` and, in the legend, `Ledger.bandwidth`.
+        `Ledger.seconds_per_step` and, in the legend of ``"bandwidth"``, `Ledger.bandwidth`.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def transfers(
                 markevery=max(1, len(steps) // 6),
                 label=lane,
             )
-            entries.append((line, f"{lane}: {_moved(ledger, lane)}"))
+            entries.append((line, f"{lane}: {_moved(ledger, lane, show)}"))
         if parameters is not None and show != "bandwidth":
             entries += _expected(ax, steps, _predictions(ledger, parameters), show)
         ax.set_ylim(0, 1.08 * _highest(ax) or 1.0)
@@ -115,12 +115,12 @@ def transfers(
     return ax
 
 
-def _moved(ledger: Ledger, lane: str) -> str:
-    """Return how much the steps moved, and how fast, if anything and if a clock can tell."""
+def _moved(ledger: Ledger, lane: str, show: Show) -> str:
+    """Return how much the steps moved; where speed is shown, how fast, if a clock can tell."""
     nbytes, speed = int(ledger.bytes_per_step(lane).sum()), ledger.bandwidth(lane)
     if not nbytes:
         return "nothing"
-    if np.isnan(speed):  # a check alone, whose time is the device's
+    if show != "bandwidth" or np.isnan(speed):  # nan: a check alone, whose time is the device's
         return rounded(nbytes, "B")
     how_fast = "in no time" if np.isinf(speed) else f"at {rounded(speed, 'B/s')}"
     return f"{rounded(nbytes, 'B')} {how_fast}"

@@ -50,13 +50,14 @@ def test_the_bandwidth_is_that_of_the_link(run: Run) -> None:
     assert "simulated" in ax.get_title("left")
 
 
-def test_the_legend_says_how_much_and_how_fast(run: Run) -> None:
-    legend = ao.plots.transfers(run.ledger).get_legend()
+@pytest.mark.parametrize(("show", "speed"), [("total", ""), ("bandwidth", " at 5.6 MB/s")])
+def test_the_legend_says_how_much_and_beside_speeds_how_fast(
+    run: Run, show: Any, speed: str
+) -> None:
+    legend = ao.plots.transfers(run.ledger, show=show).get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == [
-        "d2h: 840 B at 5.6 MB/s",
-        "h2d: 840 B at 5.6 MB/s",
-    ]
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == [f"d2h: 840 B{speed}", f"h2d: 840 B{speed}"]
 
 
 def test_copies_outside_a_step_do_not_count(run: Run) -> None:

@@ -217,7 +217,9 @@ for _ in range(60):
     optimizer([weights.data * device.asarray(steepness)])
     path.append(device.asnumpy(weights.data))
 
-print("all 60 steps equal, bit by bit:", np.array_equal(np.array(path), adam(60)))
+equal = np.array_equal(np.array(path), adam(60))
+print("all 60 steps equal, bit by bit:", equal)
+assert equal
 
 # %%
 # Try it

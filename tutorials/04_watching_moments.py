@@ -101,7 +101,9 @@ print(f"predicted for noise: {np.sqrt((1 - 0.9) / (1 + 0.9)):.3f}")
 for name in ("noisy", "steady", "rare"):
     m, root_v = (probe.rms(quantity, name)[last] for quantity in ("m", "sqrt_v"))
     grown = 1 - 0.999 ** probe.steps[last]  # m is past its bias by now, v is not
-    print(f"{name:<20} {np.mean(m / np.sqrt(root_v**2 / grown)):.3f}")
+    ratio = np.mean(m / np.sqrt(root_v**2 / grown))
+    print(f"{name:<20} {ratio:.3f}")
+    assert name != "noisy" or abs(ratio - np.sqrt(0.1 / 1.9)) < 0.005
 
 # %%
 # As predicted; 0.23 is the floor. A parameter whose *m* is about 0.23 of its :math:`\sqrt{v}`
@@ -132,6 +134,7 @@ for quantity in ("m", "sqrt_v"):
     first, *_, end = np.log2(probe.rms(quantity, "dying")[after])
     steps = np.ptp(probe.steps[after]) / (first - end)
     print(f"measured:  {quantity} halves in {steps:.1f} steps")
+    assert np.isclose(steps, {"m": 6.58, "sqrt_v": 1385.6}[quantity], rtol=1e-2)
 
 # %%
 # That is what death looks like: *m* falls like a stone, and :math:`\sqrt{v}` remembers. The update
@@ -175,6 +178,7 @@ moved = -trace["delta"] / LR
 print("in learning rates")
 print(f"first step: predicted {ratio:.2f}, measured {moved[599]:.2f}")
 print(f"in all:     predicted {10 * ratio:.1f}, measured {moved.sum():.1f}")
+assert np.isclose(moved[599], ratio, rtol=1e-2)
 
 # %%
 # More than two learning rates at once, where the first step of all has just one! There, *m* and *v*
@@ -235,7 +239,8 @@ print("units born dead:            ", born_dead)
 # never get a gradient, at the least?
 
 dark = np.sum(lit == 0)
-print("at the least:", UNITS * dark + 64 * born_dead.size - dark * born_dead.size)
+least = UNITS * dark + 64 * born_dead.size - dark * born_dead.size
+print("at the least:", least)
 
 watch = ao.Probe(every=5, sample=2048)  # quantiles over all weights, not 512
 optimizer = ao.AdamOffload([w1, b1, w2, b2], LR, probe=watch)
@@ -249,6 +254,7 @@ for _ in range(EPOCHS):
 
 v = optimizer.moment2["hidden.weight"]
 print("with v = 0 after", optimizer.global_step, "steps:", np.sum(v == 0))
+assert np.sum(v == 0) >= least
 below = watch.series("eps_limited", "hidden.weight")[-1]
 print(f"root of v below epsilon, says the probe: {below:.1%} of {v.size}")
 
@@ -323,6 +329,8 @@ for start, stop in ((0, 20), (100, 200), (end - 100, end)):
 # it: these weights still move, but almost on the spot. A few still know where to go, and keep the
 # outer band wider. Where the inner band has come down to noise, a lower learning rate or a larger
 # batch is worth a try; where it has not, the steps are not yet wasted.
+#
+# **In one line:** every coordinate has a history of its own, and it takes both moments to read it.
 #
 # Try it
 # ------

@@ -333,6 +333,8 @@ print(f"{real:.0%} of its {len(own_words)} words are words of the text")
 # minute's worth of a language model. More text and more steps would make it better, and nothing
 # about the optimizer would change: 4 bytes per parameter down, 4 up.
 #
+# **In one line:** whatever the model computes, the optimizer moves 4 bytes per parameter and way.
+#
 # Try it
 # ------
 # - Double ``BATCH``. Which part of the device's memory grows, and which does not? What does

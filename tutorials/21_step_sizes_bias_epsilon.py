@@ -235,6 +235,7 @@ for step in (1, 10, 100, 1000):
     acts_like = g / -ours[step - 1, at] - g  # solved for the epsilon
     predicted = (1 - 0.999**step) ** -0.5
     print(f"step {step:>4}: {acts_like / 1e-8:6.2f}, predicted {predicted:6.2f}")
+    assert np.isclose(acts_like / 1e-8, predicted, rtol=1e-2)
 
 # %%
 
@@ -315,6 +316,8 @@ plt.show()
 for eps in (1e-8, 1e-3):
     apart = np.abs(losses["ours", eps] - losses["PyTorch's", eps])
     print(f"eps = {eps:.0e}: the losses are at most {apart.max():.1e} apart")
+    ours, theirs = (losses[kind, eps][-20:].mean() for kind in ("ours", "PyTorch's"))
+    assert abs(ours / theirs - 1) < 1e-2 if eps == 1e-8 else ours > 1.2 * theirs
 
 # %%
 # With 1e-8 the two forms cannot be told apart. With 1e-3, PyTorch's form pays a little for its
@@ -325,6 +328,9 @@ for eps in (1e-8, 1e-3):
 # PyTorch recipe, no single number makes the two equal: in step 1 it would have to be divided by
 # 31.6, in step 1000 by 1.26. The page on :doc:`Adam's two epsilons </concepts/epsilon>` has the
 # algebra.
+#
+# **In one line:** bias correction makes the first steps as long as the rate; where epsilon is added
+# decides what a small gradient does.
 #
 # Try it
 # ------

@@ -91,7 +91,9 @@ try:
     optimizer([gradient])
 except RuntimeError as error:
     print(error)
-print("and nothing has changed:", np.array_equal(before, device.asnumpy(w.data)))
+unchanged = np.array_equal(before, device.asnumpy(w.data))
+print("and nothing has changed:", unchanged)
+assert unchanged
 
 # %%
 # None: a hundred numbers are enough for one hundred steps, and the next one is refused before it
@@ -152,6 +154,7 @@ for _ in range(200):
     history.append(device.asnumpy(w.data))
 history = np.array(history)
 print("first step:", history[1] - history[0])
+assert np.allclose(history[1] - history[0], -0.1, rtol=1e-4)
 
 # %%
 # Both by 0.1, all but a trace: Adam divides by the size of the gradient, and with it by the size
@@ -193,10 +196,13 @@ for scale in (1, 1024):
     optimizer = ao.AdamOffload([w], weight_decay=0.01, loss_scale=scale)
     optimizer([gradient * scale])
     print(f"scale {scale:>4}: {10 * optimizer.moment1['w'][0]:.5f}")
+    assert np.isclose(10 * optimizer.moment1["w"][0], 1.03)
 print(f"in the trap: {(1024 * 1 + 0.01 * 3) / 1024:.5f}")
 
 # %%
 # The decay is multiplied by the scale before it is added, so that the division leaves it as it was.
+#
+# **In one line:** L2 decay goes through Adam, and so walks; decoupled decay shrinks.
 #
 # Try it
 # ------

@@ -106,6 +106,7 @@ print(device.memory())
 begin_s, end_s = ledger.step_times()[0]
 print(f"predicted: {2 * 4 * 10_000 / 1e9 * 1e6:.1f} µs")
 print(f"measured:  {(end_s - begin_s) * 1e6:.1f} µs")
+assert np.isclose(end_s - begin_s, 2 * 4 * 10_000 / 1e9)
 
 figure, ax = plt.subplots(figsize=(10, 3.6), layout="constrained")
 ao.plots.timeline(ledger, 1, ax=ax)
@@ -131,6 +132,7 @@ def trained(device):
 
 same = np.array_equal(trained(SlowLink()), trained(ao.get_backend("numpy")))
 print("bit by bit equal to the numpy backend:", same)
+assert same
 
 # %%
 # The contract
@@ -249,6 +251,8 @@ print("four million bytes on a device of one million:", limited.memory())
 #
 # The test's name is the promise, its message the fault. :doc:`/backends` lists the mistakes that
 # each finds.
+#
+# **In one line:** a backend is six methods, and a test for each of its promises.
 #
 # Try it
 # ------

@@ -182,6 +182,8 @@ for use_locking in (True, False):
 # Inside a step there are threads, too, which share the arithmetic. They never touch the same
 # element, so they need no lock and leave no trace in the result: :doc:`/concepts/threads` shows it.
 #
+# **In one line:** a lock makes calls take turns; it does not say whose turn it is.
+#
 # Try it
 # ------
 # - Make the gradient 1,000. Adam's steps are as long as before; where do the weights end, if what

@@ -128,9 +128,10 @@ ao.plots.memory(needs, limit=80e9, ax=ax)
 plt.show()
 
 # %%
-# Who needs what? --------------- The forward and the backward pass need the weights, and make the
-# gradients; both belong on the card. **Predict.** Who needs *m* and *v*, and how often? Where else
-# could they be?
+# Who needs what?
+# ---------------
+# The forward and the backward pass need the weights, and make the gradients; both belong on the
+# card. **Predict.** Who needs *m* and *v*, and how often? Where else could they be?
 #
 # Nobody but Adam, once per step. So let them be where memory costs less, on the host, and let Adam
 # do its arithmetic there. One name changes:
@@ -154,9 +155,10 @@ assert peak < 80
 # sixteen digits. They depend on the batch and on the model's shape, are not scaled by our ten
 # thousand in any useful way, and offload does nothing about them.)
 #
-# What about the 24 GB? --------------------- 56 GB are still more than twice as much. **Predict.**
-# Weights and gradients are left, 4 bytes each. What else could be given up, or moved, to halve
-# that, and halve it again?
+# What about the 24 GB?
+# ---------------------
+# 56 GB are still more than twice as much. **Predict.** Weights and gradients are left, 4 bytes
+# each. What else could be given up, or moved, to halve that, and halve it again?
 
 for gigabytes, decision in (
     (16 * 7, "everything on the card"),
@@ -178,8 +180,25 @@ for gigabytes, decision in (
 #
 # Try it
 # ------
-# - Which model of this kind could be trained on a card of 80 GB with Adam on it? Divide, then
-#   change ``SHAPES`` until it just fits.
-# - Make the batch 1,000 instead of 16. Which allocation fails now, and whose is it?
-# - A *parameter-efficient* method, such as LoRA, trains one weight in a hundred. What are its four
-#   numbers, in GB? What is left for offload to do?
+# - *Easy.* How large a model can be trained on a card of 80 GB with Adam on it, if a quarter of the
+#   card is for activations?
+# - *Medium.* Give ``loss_and_gradients`` a batch of 1,000 in the last run. Which allocation fails
+#   now, and what could help?
+# - *Hard.* A *parameter-efficient* method, such as LoRA, trains one weight in a hundred. What are
+#   its four numbers, in GB? What is left for offload to do?
+#
+# .. raw:: html
+#
+#    <details><summary>Hints and answers</summary>
+#
+# 1. *Hint: bytes over bytes per parameter.* 60 GB / 16 = 3.75 billion parameters.
+# 2. *Hint: what is 3,200,000 bytes large?* An array of the first hidden layer, 1,000 by 800, which
+#    is 32 GB in the size of the original. Offload cannot help: these are activations. Smaller
+#    batches can, and gradient checkpointing.
+# 3. *Hint: what is frozen has no gradient.* 28 GB of weights; gradient, *m* and *v* of 0.28 GB
+#    each. Offload saves 0.56 of 29 GB: nothing worth a copy. What remains too large is the frozen
+#    weights, and they can be kept in fewer bits.
+#
+# .. raw:: html
+#
+#    </details>

@@ -54,8 +54,10 @@ note("moments")
 # Of the four, two are special. The model needs its parameters to compute, and computing makes
 # gradients; both must be on the device. The moments are needed by nobody but Adam, once per step.
 #
-# The same, offloaded ------------------- So they can live where memory is plentiful. **Predict.**
-# How many bytes per parameter remain on the device?
+# The same, offloaded
+# -------------------
+# So they can live where memory is plentiful. **Predict.** How many bytes per parameter remain on
+# the device?
 
 del resident
 offloaded = ao.AdamOffload([w], chunk_bytes=1 << 16)
@@ -134,7 +136,21 @@ for batch in (100, 1000):
 #
 # Try it
 # ------
-# - How many bytes per parameter would plain gradient descent need? And with momentum?
-# - The ring: halve ``chunk_bytes``. Which of the printed numbers change, and to what?
-# - ``adamoffload demo`` predicts at which allocation, to the byte, a network stops fitting. Read
-#   its table, and change ``--memory`` until it fits.
+# - *Easy.* How many bytes per parameter would plain gradient descent need? And with momentum?
+# - *Easy.* Halve ``chunk_bytes``. Which of the printed numbers change, and to what?
+# - *Medium.* ``adamoffload demo`` predicts at which allocation, to the byte, a network stops
+#   fitting. Read its table, and change ``--memory`` until it fits.
+#
+# .. raw:: html
+#
+#    <details><summary>Hints and answers</summary>
+#
+# 1. *Hint: which of the four numbers are left?* 8, and 12.
+# 2. *Hint: three slots.* The ring becomes 3 x 32,768 = 98,304 bytes, and the device has 8.10 bytes
+#    per parameter in use. Nothing else changes.
+# 3. *Hint: the first bar of its picture.* Adam on the device needs 5.13 MB, so that 4 MiB are too
+#    few and ``--memory 5M``, 5.24 MB, are enough.
+#
+# .. raw:: html
+#
+#    </details>

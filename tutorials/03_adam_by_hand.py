@@ -143,10 +143,11 @@ print(f"predicted: {(1 - 0.9) / (1 + 0.9):.6f} learning rates")
 print(f"measured:  {abs(update['alternating'][-1]):.6f}, in step {steps[-1]}")
 
 # %%
-# Two weights, one speed ---------------------- Back to the valley. Let gradient descent have its
-# best rate. Each step multiplies the flat weight by :math:`1 - \alpha` and the steep one by
-# :math:`1 - 100\,\alpha`; the larger of the two sizes is smallest where they are equal, at
-# :math:`\alpha = 2/101`. Adam gets 0.1.
+# Two weights, one speed
+# ----------------------
+# Back to the valley. Let gradient descent have its best rate. Each step multiplies the flat weight
+# by :math:`1 - \alpha` and the steep one by :math:`1 - 100\,\alpha`; the larger of the two sizes is
+# smallest where they are equal, at :math:`\alpha = 2/101`. Adam gets 0.1.
 #
 # **Predict.** By which factor does each step of gradient descent shrink the two weights, and how
 # much is left after 60? How do their curves differ? And Adam's two curves: which falls faster?
@@ -224,14 +225,32 @@ assert equal
 # %%
 # Try it
 # ------
-# - Multiply the loss by 1000 (that is, ``steepness``). What becomes of gradient descent? Why does
-#   hardly anything change for Adam?
-# - Gradient descent with *momentum*, :math:`x \leftarrow 0.669\,x - 0.0331\,g`,
-#   :math:`w \leftarrow w + x`, has the two best numbers for this valley. How much is left after 60
-#   steps? What must you know to choose them, that Adam need not be told?
-# - Make ``beta1`` as small as 1e-30, also in ``AdamOffload``. What happens to the overshoot, and
-#   what would it cost where gradients are noisy?
-# - Make ``eps`` as large as 1, also in ``AdamOffload``. What becomes of the two equal curves, and
-#   which method does Adam turn into when ``eps`` is much larger than :math:`\sqrt{v}`?
-# - The rule in the library stands in one place, :mod:`adamoffload.rules.adam`. Compare it with
-#   ``adam_step``, line by line.
+# - *Easy.* Multiply the loss by 1000 (that is, ``steepness``). What becomes of gradient descent?
+#   Why does hardly anything change for Adam?
+# - *Medium.* Gradient descent with *momentum*, :math:`x \leftarrow 0.669\,x - 0.0331\,g`, :math:`w
+#   \leftarrow w + x`, has the two best numbers for this valley. How much is left after 60 steps?
+#   What must you know to choose them, that Adam need not be told?
+# - *Medium.* Make ``beta1`` as small as 1e-30, also in ``AdamOffload``. What happens to the
+#   overshoot, and what would it cost where gradients are noisy?
+# - *Hard.* Make ``eps`` as large as 1, also in ``AdamOffload``. What becomes of the two equal
+#   curves, and which method does Adam turn into when ``eps`` is much larger than :math:`\sqrt{v}`?
+#
+# .. raw:: html
+#
+#    <details><summary>Hints and answers</summary>
+#
+# 1. *Hint: what does the size of the gradient do in the first step?* At the old rate, gradient
+#    descent leaves for infinity; its best rate is now a thousandth, and with it the path is the
+#    same. In Adam the size cancels in :math:`m / \sqrt{v}`.
+# 2. *Hint: the first exercise.* Less than 0.01, better than Adam. But both numbers follow from the
+#    smallest and the largest steepness, 1 and 100, which nobody knows for a network.
+# 3. *Hint: what does m remember now?* There is none: without a memory of the way, both weights come
+#    to rest at 0. But then *m* is the last gradient, noise and all, and the step no longer says how
+#    much gradients agree.
+# 4. *Hint: divide by a constant.* They part: 0.37 of the flat weight is left after 60 steps. With
+#    :math:`\sqrt{v}` out of the sum, the step is proportional to *m*: gradient descent with
+#    momentum. (The rule in the library stands in one place, :mod:`adamoffload.rules.adam`.)
+#
+# .. raw:: html
+#
+#    </details>

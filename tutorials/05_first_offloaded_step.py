@@ -43,9 +43,10 @@ except ao.ResidencyError as error:
 g = device.asarray(np.array([0.1, -20.0, 3.0], np.float32))
 
 # %%
-# By hand: four hops ------------------ The moments are on the host and begin at zero.
-# `adamoffload.rules.adam.adam` is the ``adam_step`` of
-# :ref:`sphx_glr_tutorials_03_adam_by_hand.py`; it returns the update and does not know the
+# By hand: four hops
+# ------------------
+# The moments are on the host and begin at zero. `adamoffload.rules.adam.adam` is the ``adam_step``
+# of :ref:`sphx_glr_tutorials_03_adam_by_hand.py`; it returns the update and does not know the
 # parameters. We call the way to the host *down* (d2h, device to host), and the way back *up* (h2d).
 #
 # **Predict.** The learning rate is 0.1. What are the three parameters after the step?

@@ -11,9 +11,11 @@ and find out who moved a byte, when, and on whose account.
 """
 
 # %%
-# A model and its ledger ---------------------- Three layers of different size, on the simulated
-# device of :ref:`sphx_glr_tutorials_09_the_link.py`: its clock makes times that are the same on
-# every machine, and its bytes are counted like any other device's.
+# A model and its ledger
+# ----------------------
+# Three layers of different size, on the simulated device of
+# :ref:`sphx_glr_tutorials_09_the_link.py`: its clock makes times that are the same on every
+# machine, and its bytes are counted like any other device's.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -125,8 +127,10 @@ for row in copies:
 # less still: most of the time goes into starting the copy. That is the subject of
 # :ref:`sphx_glr_tutorials_09_the_link.py`.
 #
-# Find the difference ------------------- Now a training loop like many. The device counts, too, all
-# that crosses its link, no matter who asked for it. We compare the two counts after each step.
+# Find the difference
+# -------------------
+# Now a training loop like many. The device counts, too, all that crosses its link, no matter who
+# asked for it. We compare the two counts after each step.
 
 log, rows = [], []
 for step in range(9):

@@ -210,10 +210,11 @@ for kind in np.unique(there["kind"]):
 # %%
 # Nothing does. "Other" is what the optimizer does not know of: here, the loss.
 #
-# Activations ----------- There is room below the limit. Yet the peak, printed further up, was
-# higher than the sum of these: in the backward pass, between two steps, the activations come and
-# go. They depend on the batch, and not on the optimizer: offload does nothing about them, but
-# leaves them more room.
+# Activations
+# -----------
+# There is room below the limit. Yet the peak, printed further up, was higher than the sum of these:
+# in the backward pass, between two steps, the activations come and go. They depend on the batch,
+# and not on the optimizer: offload does nothing about them, but leaves them more room.
 #
 # How large a batch does this device take? We measure the peak of a step for two batches, on a
 # device without a limit.

@@ -197,18 +197,33 @@ assert step_ms(small) > step_ms(chunked)
 # its latency of 6 microseconds, and with 64 of them the link takes longer than the host. It has
 # become the full lane.
 #
-# What the picture leaves out --------------------------- The lanes of this simulator do not disturb
-# each other. In a real machine they meet in the host's memory: Adam moves 24 bytes per parameter
-# through it, and the copies, which read and write the same memory, 8 more. If all of that overlaps,
-# a host that gives 100 GB/s has only three quarters of it left for Adam. A card's neighbours share
-# that memory, too. So take the host's time from a measurement on a busy machine (``adamoffload
-# bench`` gives yours), not from a data sheet.
+# What the picture leaves out
+# ---------------------------
+# The lanes of this simulator do not disturb each other. In a real machine they meet in the host's
+# memory: Adam moves 24 bytes per parameter through it, and the copies, which read and write the
+# same memory, 8 more. If all of that overlaps, a host that gives 100 GB/s has only three quarters
+# of it left for Adam. A card's neighbours share that memory, too. So take the host's time from a
+# measurement on a busy machine (``adamoffload bench`` gives yours), not from a data sheet.
 #
 # Try it
 # ------
-# - Find the host speed at which the host and the link of ``chunked`` take equally long. What does
-#   the timeline look like then? And with four slots?
-# - Make ten steps, one after the other, with the same gradient. Do the ends of one step overlap
-#   with the beginning of the next?
-# - ``ao.write_trace("trace.json", chunked)`` writes a file that https://ui.perfetto.dev opens. Zoom
-#   in, and follow the arrows of one chunk.
+# - *Easy.* Make ten steps, one after the other, with the same gradient. Do the ends of one step
+#   overlap with the beginning of the next?
+# - *Medium.* Find the host speed at which the host and the link of ``chunked`` take equally long.
+#   What does the timeline look like then? And with four slots?
+# - *Medium.* ``ao.write_trace("trace.json", chunked)`` writes a file that https://ui.perfetto.dev
+#   opens. Zoom in, and follow the arrows of one chunk.
+#
+# .. raw:: html
+#
+#    <details><summary>Hints and answers</summary>
+#
+# 1. *Hint: compare with ten times one step.* No: 6.029 ms are ten times 0.603. A step ends when its
+#    last update has been added, and the weights are needed for what comes next.
+# 2. *Hint: 1 MiB over the link takes 48.3 microseconds.* 0.184 ns per parameter. Both lanes have
+#    small gaps, 0.492 ms in all; with four slots they close, 0.486 ms.
+# 3. *Hint: W and S zoom.* Down, through Adam, up, and to the device, where the update is added.
+#
+# .. raw:: html
+#
+#    </details>

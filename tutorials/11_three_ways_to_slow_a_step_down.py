@@ -15,9 +15,11 @@ numbers how long a step takes on a machine, and what would make it shorter.
 """
 
 # %%
-# What is there? -------------- Nothing below asks again whether the device is real: a backend is a
-# backend. The times of a GPU's copies and kernels are measured by events on the GPU; those of the
-# simulation are computed, from the figures of :ref:`sphx_glr_tutorials_09_the_link.py`.
+# What is there?
+# --------------
+# Nothing below asks again whether the device is real: a backend is a backend. The times of a GPU's
+# copies and kernels are measured by events on the GPU; those of the simulation are computed, from
+# the figures of :ref:`sphx_glr_tutorials_09_the_link.py`.
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -171,10 +171,12 @@ limit = device.memory().limit
 print(f"{size:,} parameters in {len(p)} tensors; the device has {limit:,} bytes")
 
 # %%
-# Does it fit? ------------ Parameters and gradients are 8 bytes per parameter, the moments 8 more.
-# The *activations*, which the forward pass makes and the backward pass needs, come on top.
-# **Predict.** What takes most of the device at the peak: parameters and gradients, moments, or
-# activations? Is it large enough with Adam on it? And with the moments on the host?
+# Does it fit?
+# ------------
+# Parameters and gradients are 8 bytes per parameter, the moments 8 more. The *activations*, which
+# the forward pass makes and the backward pass needs, come on top. **Predict.** What takes most of
+# the device at the peak: parameters and gradients, moments, or activations? Is it large enough with
+# Adam on it? And with the moments on the host?
 
 
 def batch(rng, data=train):
@@ -222,7 +224,7 @@ resident = None  # so that its moments go
 # :ref:`sphx_glr_tutorials_23_groups_schedules_decay.py`, here to a tenth of the peak. (Xiong et al.
 # find that a transformer that normalises where ours does can be trained without the rise.)
 
-STEPS = 1500
+STEPS = 1200
 
 
 class WarmUpCosine(ao.LearningRateSchedule):
@@ -240,7 +242,7 @@ class WarmUpCosine(ao.LearningRateSchedule):
 
 
 # %%
-# **Predict.** How many bytes go down in 1,500 steps?
+# **Predict.** How many bytes go down in 1,200 steps?
 
 
 def held_out_loss():

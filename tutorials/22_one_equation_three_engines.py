@@ -117,8 +117,10 @@ for name, kernel_of in engines.items():
     assert equal
 
 # %%
-# Where the time goes ------------------- From the textbook to a loop that only moves the bytes, we
-# take away one cost at a time. All use one thread and the same arrays:
+# Where the time goes
+# -------------------
+# From the textbook to a loop that only moves the bytes, we take away one cost at a time. All use
+# one thread and the same arrays:
 #
 # 1. *textbook*: each operation makes a new array, for which the system finds memory and clears it;
 # 2. *in place*: the program, on whole arrays: nothing is allocated;

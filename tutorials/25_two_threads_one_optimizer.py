@@ -11,11 +11,13 @@ end you can say what exactly is lost, and what ``use_locking=True`` promises and
 """
 
 # %%
-# A race on purpose ----------------- A race shows when two threads happen to meet. To show it every
-# time, we need a place in the middle of a step at which a thread can be held up. A learning-rate
-# schedule is such a place: the optimizer asks it in every step, after it has read the step's
-# number. This one lets the first that asks first wait until somebody else has finished a whole
-# step. It also notes who asked, and for which step.
+# A race on purpose
+# -----------------
+# A race shows when two threads happen to meet. To show it every time, we need a place in the middle
+# of a step at which a thread can be held up. A learning-rate schedule is such a place: the
+# optimizer asks it in every step, after it has read the step's number. This one lets the first that
+# asks first wait until somebody else has finished a whole step. It also notes who asked, and for
+# which step.
 
 import threading
 
@@ -127,10 +129,11 @@ assert locked in orders.values()
 assert unlocked not in orders.values()
 
 # %%
-# In the wild ----------- Without a trick, it is chance that lets two threads meet. Python lets one
-# run for a few milliseconds before another gets its turn, unless the first has to wait for
-# something. Two threads make 300 steps each, with a gradient that is always 1, so that the order
-# does not matter.
+# In the wild
+# -----------
+# Without a trick, it is chance that lets two threads meet. Python lets one run for a few
+# milliseconds before another gets its turn, unless the first has to wait for something. Two threads
+# make 300 steps each, with a gradient that is always 1, so that the order does not matter.
 #
 # **Predict.** With a gradient that never changes, every step of Adam is as long as the learning
 # rate, 0.001 (:ref:`sphx_glr_tutorials_21_step_sizes_bias_epsilon.py`). Where is the weight after

@@ -30,6 +30,7 @@ extensions = [
     "figures",
     "gallery",
     "links",
+    "notebooks",
     "public",
     "systems",
     "slides",

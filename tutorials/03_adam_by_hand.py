@@ -122,7 +122,7 @@ figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True)
 titles = ("Constant: full speed", "Alternating: on the spot", "Random: in between")
 for ax, (kind, gradients), title in zip(axes, signs.items(), titles, strict=True):
     ax.plot(steps, gradients, "o", color="#BBBBBB", label="sign of the gradient")
-    ax.plot(steps, update[kind], color=ao.plots.LINES[0], label="step")
+    ax.plot(steps, update[kind], color=ao.plots.COLORS["step_size"], label="step")
     ax.set(title=title, xlabel="number of the step", ylim=(-1.2, 1.2))
 axes[0].set_ylabel("corrected $m / \\sqrt{v}$ (learning rates)")
 axes[0].legend(loc="lower right")

@@ -296,14 +296,14 @@ for unit in np.argsort(awake)[:6]:
 # rates. Bands hold the middle half and the middle 90% of the weights, and a line is the median. In
 # step 1, every ratio is a sign, or 0. Then the gradients begin to disagree.
 
-blue = ao.plots.LINES[0]
+color = ao.plots.COLORS["step_size"]
 figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
 ao.plots.moments(watch, "out.weight", ax=axes[0])
 ratio = dict(zip(LEVELS, watch.quantiles("ratio", "out.weight").T, strict=True))
 for low, high, alpha in ((0.05, 0.95, 0.25), (0.25, 0.75, 0.4)):
     band = ratio[low], ratio[high]
-    axes[1].fill_between(watch.steps, *band, color=blue, alpha=alpha)
-axes[1].plot(watch.steps, ratio[0.5], color=blue)
+    axes[1].fill_between(watch.steps, *band, color=color, alpha=alpha)
+axes[1].plot(watch.steps, ratio[0.5], color=color)
 axes[1].set(title="Their ratio: the gradients agree less", xlabel="step")
 axes[1].set_ylabel(r"corrected $m / \sqrt{v}$ (learning rates)")
 plt.show()

@@ -316,6 +316,7 @@ noise = probe.quantiles("ratio", "noisy")[last].mean(axis=0)
 noise = dict(zip(LEVELS, noise, strict=True))
 print(f"{'':<17}middle half   middle 90%")
 half, most = noise[0.75] - noise[0.25], noise[0.95] - noise[0.05]
+noise_half = half
 print(f"{'noise':<17}{half:11.2f}{most:13.2f}")
 end = optimizer.global_step
 for start, stop in ((0, 20), (100, 200), (end - 100, end)):
@@ -323,6 +324,7 @@ for start, stop in ((0, 20), (100, 200), (end - 100, end)):
     half = np.mean((ratio[0.75] - ratio[0.25])[those])
     most = np.mean((ratio[0.95] - ratio[0.05])[those])
     print(f"{f'steps {start + 1} to {stop}':<17}{half:11.2f}{most:13.2f}")
+assert noise_half < half < 1.4 * noise_half
 
 # %%
 # At first, the weights march. In the end the middle half is not much wider than noise would make

@@ -316,6 +316,7 @@ print(f"parameters and gradients: {4 * n + 4 * few:,} bytes")
 print(f"peak: {device.memory().peak:,} of {2 << 20:,} bytes")
 print(f"down the link: {fewer.bytes('d2h') / moved:.0%} of what it was")
 print(f"test accuracy: {partly[-1]:.1%}; all of them trained: {accuracies[-1]:.1%}")
+assert 0.7 < partly[-1] < accuracies[-1]
 
 # %%
 # A random middle costs some accuracy, and the network still recognises most digits. It also sends

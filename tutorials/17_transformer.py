@@ -329,6 +329,7 @@ known = set(re.findall("[A-Za-z]+", text))
 own_words = re.findall("[A-Za-z]+", its_own)[:-1]
 real = np.mean([word in known for word in own_words])
 print(f"{real:.0%} of its {len(own_words)} words are words of the text")
+assert real > 0.6
 
 # %%
 # What is it, then? Sentences of the right form, mostly of real words, without a meaning: half a

@@ -223,11 +223,12 @@ for name in engines:
     print(f"engine {name!r} takes {ratio:.1f} times as long as its bytes alone")
 
 # %%
-# Read it from the last line up. The compiled loop hides its arithmetic behind the memory, so that
-# its time is that of its bytes: only for such a loop is an optimizer step "limited by memory". Give
-# or take some per cent, that is: two fastest runs of a few are not exactly comparable. NumPy's
+# Read it from the last line up. A ratio near 1 says that the compiled loop hides its arithmetic
+# behind the memory, so that its time is that of its bytes: only for such a loop is an optimizer
+# step "limited by memory". (Two fastest runs of a few may differ by some per cent.) NumPy's
 # operations cost their arithmetic and their calls even if everything is in the cache, so blocks
-# cannot do better than that. And a textbook step pays for memory and, often more, for new arrays.
+# cannot do better than that. And a textbook step pays for memory and for new arrays; the
+# percentages say how much.
 #
 # The build of this page asserts what is true on every machine: the bits, the operations, and the
 # bytes. The times are shown, and the sentences with percentages are computed from them.

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     )
     from adamoffload.autodiff.tape import stop_gradient, value_and_grad
     from adamoffload.checkpoint.files import CheckpointError, load, save
+    from adamoffload.estimates.machines import Machine, load_machine, machines
     from adamoffload.observe.live import Live, progress
     from adamoffload.observe.trace import write_trace
     from adamoffload.playground import surfaces
@@ -77,6 +78,7 @@ __all__ = [
     "LearningRateSchedule",
     "Ledger",
     "Live",
+    "Machine",
     "Memory",
     "NaturalExpDecayLR",
     "NonFinite",
@@ -104,6 +106,8 @@ __all__ = [
     "layer_norm",
     "load",
     "load_digits",
+    "load_machine",
+    "machines",
     "natural_exp_decay_lr",
     "piecewise_constant_lr",
     "playground",
@@ -134,6 +138,7 @@ _ON_FIRST_USE = {
     ],
     "adamoffload.autodiff.tape": ["stop_gradient", "value_and_grad"],
     "adamoffload.checkpoint.files": ["CheckpointError", "load", "save"],
+    "adamoffload.estimates.machines": ["Machine", "load_machine", "machines"],
     "adamoffload.observe.live": ["Live", "progress"],
     "adamoffload.observe.trace": ["write_trace"],
     "adamoffload.reports.page": ["report"],

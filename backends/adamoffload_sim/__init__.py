@@ -17,25 +17,20 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
 
 from adamoffload.device.array import DeviceArray, MemoryPool, address, span, storage
 from adamoffload.device.backend import Backend, Done, HostArray, Memory, Stored, Ticket
-from adamoffload_sim.clock import Clock, Engine, SimTicket
+from adamoffload.estimates.clock import Clock, Engine
+from adamoffload.estimates.hardware import Device, Disk, Host, Link, Pace, positive
+from adamoffload.estimates.machines import Machine, find_machine
 from adamoffload_sim.flights import DiskFlight, Flight, Flights, meet
-from adamoffload_sim.presets import (
-    DEVICES,
-    DISKS,
-    LINKS,
-    Device,
-    Disk,
-    Link,
-    positive,
-    preset,
-)
+from adamoffload_sim.presets import DEVICES, DISKS, LINKS, preset
 from adamoffload_sim.roofline import arrays_in, cost
+from adamoffload_sim.tickets import SimTicket
 
 __all__ = ["DEVICES", "DISKS", "LINKS", "Device", "Disk", "Link", "SimBackend"]
 
@@ -47,16 +42,24 @@ class SimBackend(Backend):
     Parameters
     ----------
     memory_bytes : int, optional
-        Bytes that may be in use at once; no limit if left out.
-    link : str or Link
-        A preset (``pcie3x16``, ``pcie4x16``, ``pcie5x16``, ``nvlink-c2c``) or figures of your own.
-    device : str or Device
-        A preset (``gtx1650``, ``t4``, ``v100``, ``a100``, ``h100``) or figures of your own.
-    host_ns_per_parameter : float
-        What Adam takes on the host, in nanoseconds; >= 0. The default is what a fused Adam takes on
-        two cores with memory to match; ``adamoffload bench`` measures yours.
-    disk : str or Disk
-        A preset (``sata``, ``nvme-pcie3``, ``nvme-pcie4``) or figures of your own.
+        Bytes that may be in use at once; if left out, the machine's, or no limit without one.
+    link : str or Link, optional
+        A preset (``pcie3x16``, ``pcie4x16``, ``pcie5x16``, ``nvlink-c2c``) or figures of your own;
+        if left out, the machine's, or ``pcie4x16``.
+    device : str or Device, optional
+        A preset (``gtx1650``, ``t4``, ``v100``, ``a100``, ``h100``) or figures of your own; if left
+        out, the machine's, or ``a100``.
+    host_ns_per_parameter : float, optional
+        What Adam takes on the host, in nanoseconds; >= 0. If left out, it moves 28 bytes for each
+        parameter through the machine's memory, of which copies in flight take their part; without a
+        machine it takes 0.6, as a fused Adam does on two cores with memory to match, and nothing
+        slows it. ``adamoffload bench`` measures yours.
+    disk : str or Disk, optional
+        A preset (``sata``, ``nvme-pcie3``, ``nvme-pcie4``) or figures of your own; if left out,
+        the machine's, or ``nvme-pcie4``.
+    machine : str or Machine, optional
+        One of ``adamoffload.machines`` or one of your own: one card and its share of the host, with
+        typical figures.
 
     Raises
     ------
@@ -72,6 +75,8 @@ class SimBackend(Backend):
       copy takes ``latency_s + bytes / bandwidth`` on its direction's engine, the second term times
       the link's penalty unless the host's memory is pinned. The disk takes ``latency_s + bytes /
       bandwidth``; its files are real, and only their times are simulated.
+    - With a machine, copies, disk and Adam share the bandwidth of the host's memory: what is issued
+      first takes what it can, the next what is left.
     - Several virtual hosts cannot be simulated: threads that share a device share its host's time.
 
     Examples
@@ -97,18 +102,33 @@ class SimBackend(Backend):
     def __init__(
         self,
         memory_bytes: int | None = None,
-        link: str | Link = "pcie4x16",
-        device: str | Device = "a100",
-        host_ns_per_parameter: float = 0.6,
-        disk: str | Disk = "nvme-pcie4",
+        link: str | Link | None = None,
+        device: str | Device | None = None,
+        host_ns_per_parameter: float | None = None,
+        disk: str | Disk | None = None,
+        machine: str | Machine | None = None,
     ) -> None:
         super().__init__()
+        of = None if machine is None else find_machine(self.name, machine)
+        if of is not None and memory_bytes is None:
+            memory_bytes = of.device_memory_bytes
         self._pool = MemoryPool(self.name, memory_bytes, self._computed)
-        self._link = preset("link", link, Link, LINKS)
-        self._device = preset("device", device, Device, DEVICES)
-        self._disk = preset("disk", disk, Disk, DISKS)
-        self._host_ns = positive("sim: host_ns_per_parameter", host_ns_per_parameter, zero=True)
-        self._clock = Clock()
+        parts = (
+            LINKS["pcie4x16"],
+            DEVICES["a100"],
+            DISKS["nvme-pcie4"],
+            Host(ns_per_parameter=0.6),
+        )
+        if of is not None:
+            parts = (of.link(), of.device(), of.disk(), of.host())
+        self._link = preset("link", link, Link, LINKS, parts[0])
+        self._device = preset("device", device, Device, DEVICES, parts[1])
+        self._disk = preset("disk", disk, Disk, DISKS, parts[2])
+        host = parts[3]
+        if host_ns_per_parameter is not None:
+            number = positive("sim: host_ns_per_parameter", host_ns_per_parameter, zero=True)
+            host = replace(host, ns_per_parameter=number)
+        self._clock = Clock(host)
         self._flights = Flights()
         self._pinned: weakref.WeakValueDictionary[int, HostArray] = weakref.WeakValueDictionary()
         self._lock = threading.RLock()
@@ -172,8 +192,7 @@ class SimBackend(Backend):
         start_s = self.now()
         function()
         with self._lock:
-            self._clock.host_s += elements * self._host_ns / 1e9
-            return Done(start_s, self._clock.host_s)
+            return Done(start_s, self._clock.update(elements))
 
     def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
         return DeviceArray(np.empty(shape, dtype), self, self._pool)
@@ -194,28 +213,28 @@ class SimBackend(Backend):
 
     def _read(self, source: Stored, target: HostArray, after: tuple[Ticket, ...]) -> Ticket:
         flight = DiskFlight(source, target, upward=False)
-        return self._fly(flight, "read", self._disk.seconds("read", target.nbytes), after)
+        return self._fly(flight, "read", target.nbytes, self._disk.pace("read"), after)
 
     def _write(self, source: HostArray, target: Stored, after: tuple[Ticket, ...]) -> Ticket:
         flight = DiskFlight(target, source, upward=True)
-        return self._fly(flight, "write", self._disk.seconds("write", source.nbytes), after)
+        return self._fly(flight, "write", source.nbytes, self._disk.pace("write"), after)
 
     def _copy(
         self, device: DeviceArray, host: HostArray, after: tuple[Ticket, ...], *, upward: bool
     ) -> Ticket:
-        seconds = self._link.seconds(host.nbytes, pinned=self._is_pinned(host))
+        pace = self._link.pace(pinned=self._is_pinned(host))
         flight = Flight(storage(device), span(device), host, upward=upward)
-        return self._fly(flight, "h2d" if upward else "d2h", seconds, after)
+        return self._fly(flight, "h2d" if upward else "d2h", host.nbytes, pace, after)
 
     def _fly(
-        self, flight: Flight, engine: Engine, seconds: float, after: tuple[Ticket, ...]
+        self, flight: Flight, engine: Engine, nbytes: int, pace: Pace, after: tuple[Ticket, ...]
     ) -> Ticket:
         ours = self._ours(after)
         with self._lock:
             ready_s, known, computed = self._order(ours)
             self._flights.issue(flight, known, computed)
             start_s = self._clock.start(engine, ready_s)
-            stop_s = self._clock.occupy(engine, start_s, seconds)
+            stop_s = self._clock.carry(engine, start_s, nbytes, pace)
             return self._ticket(start_s, stop_s, frozenset((*known, flight)), computed)
 
     def _ours(self, after: tuple[Ticket, ...]) -> list[SimTicket]:

@@ -6,163 +6,12 @@ Measure your own machine and pass a `Link`, `Device` or `Disk` of your own to co
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-__all__ = ["DEVICES", "DISKS", "LINKS", "Device", "Disk", "Link", "positive", "preset"]
+from adamoffload.estimates.hardware import Device, Disk, Link
 
-
-def positive(name: str, value: object, *, zero: bool = False) -> float:
-    """Return `value` as a float if it is a finite number > 0 (or >= 0), or raise.
-
-    Examples
-    --------
-    >>> positive("Link: latency_s", -1, zero=True)
-    Traceback (most recent call last):
-    ValueError: Link: latency_s must be a finite number >= 0, got -1
-    """
-    expected = f"a finite number {'>= 0' if zero else '> 0'}"
-    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be {expected}, got {value!r} ({type(value).__name__})")
-    number = float(value)
-    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
-    return number
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """The way between host and device: full duplex, so each direction has all of it.
-
-    Attributes
-    ----------
-    bandwidth_bytes_per_s : float
-        In one direction; > 0.
-    latency_s : float
-        What every copy takes, however small; >= 0.
-    pageable_penalty : float
-        How many times longer the bytes take to or from memory that is not pinned; >= 1.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a value is no such number.
-
-    Examples
-    --------
-    >>> link = Link(bandwidth_bytes_per_s=10e9, latency_s=1e-5, pageable_penalty=2)
-    >>> link.seconds(10_000_000, pinned=True), link.seconds(10_000_000, pinned=False)
-    (0.00101, 0.00201)
-    """
-
-    bandwidth_bytes_per_s: float
-    latency_s: float = 0.0
-    pageable_penalty: float = 1.0
-
-    def __post_init__(self) -> None:
-        positive("Link: bandwidth_bytes_per_s", self.bandwidth_bytes_per_s)
-        positive("Link: latency_s", self.latency_s, zero=True)
-        if positive("Link: pageable_penalty", self.pageable_penalty) < 1:
-            raise ValueError(
-                f"Link: pageable_penalty must be >= 1 (1 for none), got {self.pageable_penalty!r}"
-            )
-        _to_floats(self)
-
-    def seconds(self, nbytes: int, *, pinned: bool) -> float:
-        """Return how long a copy takes."""
-        penalty = 1.0 if pinned else self.pageable_penalty
-        return self.latency_s + nbytes / self.bandwidth_bytes_per_s * penalty
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """An accelerator by its roofline: an operation is bound by its bytes or by its arithmetic.
-
-    Attributes
-    ----------
-    bandwidth_bytes_per_s : float
-        Of the device's memory, reads and writes together; > 0.
-    flops_per_s : float
-        Arithmetic operations in float32, an addition and a multiplication being two; > 0.
-    launch_s : float
-        What every operation takes, however small; >= 0.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a value is no such number.
-
-    References
-    ----------
-    S. Williams, A. Waterman, D. Patterson, "Roofline: an insightful visual performance model for
-    multicore architectures", Communications of the ACM 52(4), 2009.
-
-    Examples
-    --------
-    >>> device = Device(bandwidth_bytes_per_s=100, flops_per_s=1000, launch_s=0.5)
-    >>> device.seconds(nbytes=200, flops=50), device.seconds(nbytes=200, flops=5000)
-    (2.5, 5.5)
-    """
-
-    bandwidth_bytes_per_s: float
-    flops_per_s: float
-    launch_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        positive("Device: bandwidth_bytes_per_s", self.bandwidth_bytes_per_s)
-        positive("Device: flops_per_s", self.flops_per_s)
-        positive("Device: launch_s", self.launch_s, zero=True)
-        _to_floats(self)
-
-    def seconds(self, nbytes: int, flops: int) -> float:
-        """Return how long one operation takes."""
-        return self.launch_s + max(nbytes / self.bandwidth_bytes_per_s, flops / self.flops_per_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """A disk, which reads and writes at the same time, each as if the other were not there.
-
-    Attributes
-    ----------
-    read_bytes_per_s, write_bytes_per_s : float
-        Bandwidth of large reads and writes, one after the other; > 0.
-    latency_s : float
-        What every read or write takes, however small; >= 0.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a value is no such number.
-
-    Examples
-    --------
-    >>> disk = Disk(read_bytes_per_s=4e9, write_bytes_per_s=2e9, latency_s=1e-4)
-    >>> disk.seconds("read", 4_000_000), disk.seconds("write", 4_000_000)
-    (0.0011, 0.0021)
-    """
-
-    read_bytes_per_s: float
-    write_bytes_per_s: float
-    latency_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        positive("Disk: read_bytes_per_s", self.read_bytes_per_s)
-        positive("Disk: write_bytes_per_s", self.write_bytes_per_s)
-        positive("Disk: latency_s", self.latency_s, zero=True)
-        _to_floats(self)
-
-    def seconds(self, lane: Literal["read", "write"], nbytes: int) -> float:
-        """Return how long a read or a write takes."""
-        rate = self.read_bytes_per_s if lane == "read" else self.write_bytes_per_s
-        return self.latency_s + nbytes / rate
-
-
-def _to_floats(value: Link | Device | Disk) -> None:
-    for field in fields(value):
-        object.__setattr__(value, field.name, float(getattr(value, field.name)))
+__all__ = ["DEVICES", "DISKS", "LINKS", "preset"]
 
 
 _COPY_S = 10e-6
@@ -224,16 +73,20 @@ DISKS: Mapping[str, Disk] = {
 _Value = TypeVar("_Value", Link, Device, Disk)
 
 
-def preset(option: str, value: object, kind: type[_Value], known: Mapping[str, _Value]) -> _Value:
-    """Return the link, device or disk that an option names or is.
+def preset(
+    option: str, value: object, kind: type[_Value], known: Mapping[str, _Value], default: _Value
+) -> _Value:
+    """Return the link, device or disk that an option names or is; None is the default.
 
     Examples
     --------
-    >>> preset("link", "pcie4x61", Link, LINKS)
+    >>> preset("link", "pcie4x61", Link, LINKS, LINKS["pcie3x16"])
     Traceback (most recent call last):
     ValueError: sim: link 'pcie4x61' is unknown; did you mean 'pcie4x16'? Presets: pcie3x16, \
 pcie4x16, pcie5x16, nvlink-c2c; or pass a Link
     """
+    if value is None:
+        return default
     if isinstance(value, kind):
         return value
     if not isinstance(value, str):

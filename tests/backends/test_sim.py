@@ -40,7 +40,8 @@ def nans(array: np.ndarray[Any, Any]) -> bool:
         ({"link": 3e9}, TypeError, "link must be the name of a preset"),
         ({"link": Device(1, 1)}, TypeError, "link must be the name of a preset"),
         ({"device": "A10"}, ValueError, "did you mean 'a100'"),
-        ({"device": None}, TypeError, "device must be the name of a preset"),
+        ({"device": 1}, TypeError, "device must be the name of a preset"),
+        ({"machine": "rtx4909"}, ValueError, "near .rtx4090."),
         ({"host_ns_per_parameter": -1}, ValueError, "host_ns_per_parameter must be a finite"),
         ({"host_ns_per_parameter": np.nan}, ValueError, "host_ns_per_parameter must be a finite"),
         ({"host_ns_per_parameter": "1"}, TypeError, "host_ns_per_parameter must be a finite"),
@@ -481,7 +482,7 @@ def test_a_pipeline_that_forgets_an_order_trains_to_nan(
 
 
 def test_a_pipeline_that_forgets_to_wait_trains_to_nan(monkeypatch: pytest.MonkeyPatch) -> None:
-    from adamoffload_sim.clock import SimTicket
+    from adamoffload_sim.tickets import SimTicket
 
     device = make()
     w, x = ao.Parameter(ones(device, 20), "w"), ones(device, 20)

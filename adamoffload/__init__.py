@@ -55,7 +55,9 @@ if TYPE_CHECKING:
     )
     from adamoffload.autodiff.tape import stop_gradient, value_and_grad
     from adamoffload.checkpoint.files import CheckpointError, load, save
+    from adamoffload.estimates.estimate import Estimate, estimate
     from adamoffload.estimates.machines import Machine, load_machine, machines
+    from adamoffload.estimates.models import Model, models
     from adamoffload.observe.live import Live, progress
     from adamoffload.observe.trace import write_trace
     from adamoffload.playground import surfaces
@@ -72,6 +74,7 @@ __all__ = [
     "CheckpointError",
     "CosineDecayLR",
     "DeviceMemoryError",
+    "Estimate",
     "Event",
     "ExponentialDecayLR",
     "InverseDecayLR",
@@ -80,6 +83,7 @@ __all__ = [
     "Live",
     "Machine",
     "Memory",
+    "Model",
     "NaturalExpDecayLR",
     "NonFinite",
     "OffloadMemory",
@@ -99,6 +103,7 @@ __all__ = [
     "batches",
     "cosine_decay_lr",
     "erf",
+    "estimate",
     "exponential_decay_lr",
     "gelu",
     "get_backend",
@@ -108,6 +113,7 @@ __all__ = [
     "load_digits",
     "load_machine",
     "machines",
+    "models",
     "natural_exp_decay_lr",
     "piecewise_constant_lr",
     "playground",
@@ -138,6 +144,8 @@ _ON_FIRST_USE = {
     ],
     "adamoffload.autodiff.tape": ["stop_gradient", "value_and_grad"],
     "adamoffload.checkpoint.files": ["CheckpointError", "load", "save"],
+    "adamoffload.estimates.estimate": ["Estimate", "estimate"],
+    "adamoffload.estimates.models": ["Model", "models"],
     "adamoffload.estimates.machines": ["Machine", "load_machine", "machines"],
     "adamoffload.observe.live": ["Live", "progress"],
     "adamoffload.observe.trace": ["write_trace"],

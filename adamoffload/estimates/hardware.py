@@ -129,7 +129,7 @@ class Device:
         positive("Device: launch_s", self.launch_s, zero=True)
         _to_floats(self)
 
-    def seconds(self, nbytes: int, flops: int) -> float:
+    def seconds(self, nbytes: float, flops: float) -> float:
         """Return how long one operation takes."""
         return self.launch_s + max(nbytes / self.bandwidth_bytes_per_s, flops / self.flops_per_s)
 

@@ -24,7 +24,10 @@ WRITES = {
 """What each command writes, into the folder that follows, or that it runs in."""
 
 FILES = [(command, name) for command, names in WRITES.items() for name in names]
-TALKS = ("backends", "lab list", "--help", "--version", "lab check 1 lab1.py", *[*WRITES][:2])
+TALKS = (
+    *("backends", "estimate --model 1e6", "lab list", "--help", "--version"),
+    *("lab check 1 lab1.py", *[*WRITES][:2]),
+)
 
 
 def arguments(command: str) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import adamoffload as ao
-from adamoffload.cli import lab, measuring, streams, training, trajectory
+from adamoffload.cli import estimate, lab, measuring, streams, training, trajectory
 from adamoffload.cli.text import UsageError
 
 __all__ = ["main"]
@@ -75,6 +75,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {ao.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (training, trajectory, measuring, lab):
+    for module in (training, trajectory, estimate, measuring, lab):
         module.add(commands)
     return parser

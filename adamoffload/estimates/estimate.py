@@ -78,6 +78,12 @@ class Estimate:
         )
 
     @property
+    def fullest(self) -> float:
+        """Which share of its memory the fuller of device and host would use; above 1, too much."""
+        memory, most = self.memory, limits(self.question)
+        return max(memory[place] / most[place] for place in most)
+
+    @property
     def fits(self) -> bool:
         """Whether device and host can hold it."""
         return not self.lacks
@@ -235,9 +241,9 @@ def estimate(
     >>> import adamoffload as ao
     >>> answer = ao.estimate("llama-2-7b", strategy="zero-offload", machine="rtx4090")
     >>> answer.fits, round(answer.memory["host"] / 1e9)
-    (False, 94)
-    >>> answer.lacks[0]
-    'host: 94.4 GB of 65.3'
+    (True, 94)
+    >>> ao.estimate("llama-2-7b", strategy="resident", machine="rtx4090").lacks
+    ('device: 114.5 GB of 24.5',)
     >>> answer.bottleneck
     'device or host'
     """

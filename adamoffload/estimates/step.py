@@ -143,8 +143,8 @@ class _Step:
 
     def run(self, compute: bool) -> Simulated:
         forward_s, backward_s = compute_s(self.question) if compute else (0.0, 0.0)
+        self._lead(forward_s, backward_s)
         if compute:
-            self._lead(forward_s, backward_s)
             self._device("forward", forward_s)
         early = compute and self.software.gradients == "backward" and not self.declared.on_device
         late = self._late() if self.declared.delay and self.cuts else None
@@ -205,7 +205,8 @@ class _Step:
         count = self.question.accumulate - 1
         if not count:
             return
-        self._device("micro-steps", count * (forward_s + backward_s))
+        if forward_s:
+            self._device("micro-steps", count * (forward_s + backward_s))
         paces, micro = self.walk.costs.paces, self.declared.micro
         ready_s = self.clock.start("device", 0.0)
         if self.software.gradients == "backward":  # beside it; at worst, it takes longer

@@ -2,14 +2,19 @@
 
 import tomllib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
 
+import adamoffload as ao
 from adamoffload.engine.fused import source
 from adamoffload.engine.program import trace
+from adamoffload.estimates.published import sites
+from adamoffload.estimates.validation import ROUNDS, score, validate
 from adamoffload.labs.grading import NUMBERS, lab
 from adamoffload.plan.strategy import strategies
 from adamoffload.rules.adam import Adam, adam
@@ -49,6 +54,90 @@ class StrategiesTable(Directive):
             rows.append((name, *places, *lives, *(f"{n or '–'}" for n in moved.values())))
         heads = ("Strategy", "State", "Master", "Arithmetic", *("Device", "Host", "Disk"))
         return [table((*heads, "Down", "Up", "Read", "Write"), (5, *[2] * 10), rows)]
+
+
+class ValidationScores(Directive):
+    """The error factors of the estimates beside what was published."""
+
+    def run(self) -> list[nodes.Node]:
+        compared = validate()
+        groups = {
+            "table 4, CPU-Adam": [c for c in compared if "CPU-Adam" in c.row.name],
+            "all steps": [c for c in compared if c.row.step],
+            "of these, on the DGX-2": [c for c in compared if c.row.step and c.row.machine == "Z"],
+            "steps that offload changes": [c for c in compared if c.sensitive],
+            "of these, not on the DGX-2": [
+                c for c in compared if c.sensitive and c.row.machine != "Z"
+            ],
+        }
+        rows = []
+        for label, members in groups.items():
+            cells = []
+            for name in (*ROUNDS, "null"):
+                factor, worst, count = score(members, name)
+                hidden = name == "null" and not members[0].row.step  # nothing is left of these
+                cells.append("–" if hidden else f"{factor:.2f}, {worst:.1f} ({count})")
+            rows.append((label, *cells))
+        return [table(("Rows", *ROUNDS, "null"), (4, 3, 3, 3, 3), rows)]
+
+
+class ValidationTable(Directive):
+    """Every published row beside its estimates."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = []
+        for c in validate():
+            cells = []
+            for name in ROUNDS:
+                found, factor = c.estimates[name], c.factor(name)
+                cells.append("fit" if found is None else f"{found:.3g}, {factor:.2f}")
+            label = f"{c.row.name}{' *' if c.sensitive else ''}"
+            rows.append((label, c.row.machine, f"{c.row.seconds:.3g}", *cells, c.row.source))
+        heads = ("Row", "On", "Published", *(f"{name}, factor" for name in ROUNDS), "Source")
+        machines = [
+            (key, site.title, f"{site.dram_bytes_per_s / 1e9:g}", site.host)
+            for key, site in sites().items()
+        ]
+        known = table(("On", "Machine", "Host, nominal GB/s", "Host is"), (1, 4, 2, 4), machines)
+        return [known, table(heads, (6, 1, 2, 3, 3, 3, 4), rows)]
+
+
+class ValidationReasons(Directive):
+    """The rows that are far off, each with its reason."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = []
+        for c in validate():
+            off = {name: factor for name in ROUNDS if (factor := c.factor(name)) is not None}
+            far = ", ".join(f"{name} {factor:.1f}" for name, factor in off.items() if factor > 2.5)
+            if far:
+                rows.append((c.row.name, far, c.row.reason))
+        return [table(("Row", "Off by", "Reason"), (3, 3, 5), rows)]
+
+
+class PlausibilityTable(Directive):
+    """What offload costs for Llama-2-7B, over tokens and hosts."""
+
+    def run(self) -> list[nodes.Node]:
+        tokens = (8192, 32_768, 131_072, 1_048_576)
+        rows = []
+        for name in ("zero-offload", "zero-offload-delayed", "state-shuttle", "deepspeed-zero2"):
+            for rate in (51e9, 109e9, 200e9) if name == "zero-offload" else (109e9,):
+                changes: dict[str, Any] = {"host_bytes_per_s": rate, "half_tokens": 0, "cards": 1}
+                machine = replace(ao.machines["a100"], **changes)
+                cells = []
+                for count in tokens:
+                    asked = ao.estimate(
+                        "llama-2-7b",
+                        strategy=name,
+                        machine=machine,
+                        tokens_per_step=count,
+                        chunk_bytes=16 << 20,
+                    )
+                    cells.append(f"{float(f'{100 * asked.overhead:.2g}'):g} %")
+                rows.append((name, f"{rate / 1e9:g}", *cells))
+        heads = ("Strategy", "Host, GB/s", *(f"{count:,} tokens" for count in tokens))
+        return [table(heads, (4, 2, 2, 2, 2, 2), rows)]
 
 
 class LabRubric(Directive):
@@ -115,6 +204,10 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("program-listing", ProgramListing)
     app.add_directive("program-source", ProgramSource)
     app.add_directive("strategies-table", StrategiesTable)
+    app.add_directive("validation-scores", ValidationScores)
+    app.add_directive("validation-table", ValidationTable)
+    app.add_directive("validation-reasons", ValidationReasons)
+    app.add_directive("plausibility-table", PlausibilityTable)
     app.add_directive("lab-rubric", LabRubric)
     app.add_directive("lab-mistakes", LabMistakes)
     app.add_directive("lab-slides", LabSlides)

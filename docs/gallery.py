@@ -17,6 +17,8 @@ import numpy as np
 from figures import three_decisions
 
 import adamoffload as ao
+from adamoffload.estimates.search import best_fraction
+from adamoffload.estimates.validation import validate
 from adamoffload_sim import Link
 
 if TYPE_CHECKING:
@@ -165,12 +167,22 @@ def turned() -> Figure:
     return ao.plots.playground(paths)
 
 
+def validation() -> Axes:
+    return ao.plots.validation(validate(), "left out")
+
+
+def fractions() -> Axes:
+    asked = ao.estimate("gpt2-xl", strategy="zero-offload", machine="rtx4090").question
+    return ao.plots.fractions(best_fraction(asked))
+
+
 FIGURES = (
     three_decisions,
     *(dashboard, strategies, strategies_that_move_the_state),
     *(timeline, timeline_slow_host, critical_path, memory, memory_over_time, transfers, bandwidth),
     *(moments, moments_of_one, step_sizes, effective_rates, update_ratios, schedule),
     *(playground, turned),
+    *(fractions, validation),
 )
 
 

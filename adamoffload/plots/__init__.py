@@ -12,6 +12,7 @@ from adamoffload.plots.animation import PageWriter, animate_trajectory, save_ani
 from adamoffload.plots.critical import critical_path
 from adamoffload.plots.dashboard import dashboard
 from adamoffload.plots.device import memory, memory_over_time
+from adamoffload.plots.estimates import fractions, validation
 from adamoffload.plots.lanes import timeline
 from adamoffload.plots.link import transfers
 from adamoffload.plots.live import LiveFigure
@@ -32,6 +33,7 @@ __all__ = [
     "critical_path",
     "dashboard",
     "descent",
+    "fractions",
     "memory",
     "memory_over_time",
     "moments",
@@ -43,4 +45,5 @@ __all__ = [
     "timeline",
     "trajectory",
     "transfers",
+    "validation",
 ]

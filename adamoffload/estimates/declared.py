@@ -1,7 +1,7 @@
 """What a strategy declares, as an estimate needs it: its hops, its bytes, and what lives where.
 
 Everything is asked of the strategy. Only what `adamoffload.Strategy` cannot say yet is written down
-here: the strategies with 16-bit weights (`wire`) and their names (`KNOWN`).
+here: the strategies with 16-bit weights (``wire``) and their names (``KNOWN``).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@
     Nothing of the machine itself is used: geometric means of the other machines' constants.
 
 Strategies that are declared are estimated as `adamoffload.estimate` does; the other systems by the
-same lanes written out, in `_CLOSED`.
+same lanes written out, in ``_CLOSED``.
 """
 
 from __future__ import annotations

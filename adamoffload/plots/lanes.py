@@ -64,7 +64,7 @@ def timeline(ledger: Ledger, step: int | None = None, *, ax: Axes | None = None)
     >>> opt([device.asarray(np.ones(1000, np.float32))])
     (True,)
     >>> ao.plots.timeline(ledger).get_title("left")
-    'Step 1: 121 µs, host is the bottleneck'
+    'Step 1: 113 µs, host is the bottleneck'
     """
     instance("timeline", "ledger", ledger, Ledger)
     shown = step_timeline(ledger, step)

@@ -14,13 +14,12 @@ from adamoffload.estimates.hardware import Device, Disk, Link
 __all__ = ["DEVICES", "DISKS", "LINKS", "preset"]
 
 
-_COPY_S = 10e-6
-_PAGEABLE = 2.4
-# Both measured by M. Boyer, "Memory Transfer Overhead", University of Virginia: "a constant
-# overhead of about 10 microseconds" for small cudaMemcpy calls, and "approximately 2.4x" the
-# throughput with pinned memory for large ones (GTX 280, PCIe 2.0). DualPath, arXiv:2602.21548,
-# section 5.2, measures 5-7 microseconds for cudaMemcpyAsync on current machines.
-# https://www.cs.virginia.edu/~mwb7w/cuda_support/memory_transfer_overhead.html
+_COPY_S = 6e-6
+# DualPath, arXiv:2602.21548, section 5.2, measures 5 to 7 microseconds for cudaMemcpyAsync.
+_PAGEABLE = 5.0
+# DeepSpeed #8207: a backward pass that sends its gradients down takes 1.31 s with pinned memory and
+# 1.81 s without, on PCIe 4.0; 5 explains that and a second model there within 1.4 (the page
+# "Estimates beside published measurements").
 
 
 def _pcie(transfers_per_s: float) -> Link:

@@ -43,14 +43,14 @@ def test_a_wrong_prediction_is_seen(run: Run) -> None:
 
 def test_the_bandwidth_is_that_of_the_link(run: Run) -> None:
     ax: Any = ao.plots.transfers(run.ledger, show="bandwidth")
-    # a copy takes 10 us + bytes / 31.5 GB/s; 168 bytes go in chunks of 80, 80 and 8
-    expected = EACH / (3 * 10e-6 + EACH / (16e9 * 16 * 128 / 130 / 8))
+    # a copy takes 6 us + bytes / 31.5 GB/s; 168 bytes go in chunks of 80, 80 and 8
+    expected = EACH / (3 * 6e-6 + EACH / (16e9 * 16 * 128 / 130 / 8))
     for line in ax.lines:
         np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-6)
     assert "simulated" in ax.get_title("left")
 
 
-@pytest.mark.parametrize(("show", "speed"), [("total", ""), ("bandwidth", " at 5.6 MB/s")])
+@pytest.mark.parametrize(("show", "speed"), [("total", ""), ("bandwidth", " at 9.33 MB/s")])
 def test_the_legend_says_how_much_and_beside_speeds_how_fast(
     run: Run, show: Any, speed: str
 ) -> None:

@@ -63,6 +63,13 @@ def add(commands: Any) -> None:
         "--cards", type=whole, default=1, metavar="N", help="cards that share the work (default: 1)"
     )
     parser.add_argument(
+        "--zero-stage",
+        type=whole,
+        default=1,
+        metavar="1|2|3",
+        help="what cards have a part of: state; gradients; weights too (default: 1)",
+    )
+    parser.add_argument(
         "--sequence",
         type=whole,
         default=0,
@@ -110,6 +117,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "tokens_per_step": arguments.tokens,
         "accumulate": arguments.accumulate,
         "cards": arguments.cards,
+        "zero_stage": arguments.zero_stage,
         "sequence_length": arguments.sequence,
         "recompute": not arguments.keep_activations,
     }

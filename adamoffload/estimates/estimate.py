@@ -180,6 +180,7 @@ def estimate(
     tokens_per_step: float = MICRO_TOKENS,
     accumulate: int | None = None,
     cards: int = 1,
+    zero_stage: int = 1,
     sequence_length: int = 0,
     recompute: bool = True,
     activation_bytes: float | None = None,
@@ -213,6 +214,8 @@ def estimate(
     cards : int
         How many cards of the machine share the work, each with its part of the optimizer. The
         network between them is not counted.
+    zero_stage : int
+        What these cards have only a part of: 1, state and master; 2, gradients too; 3, weights too.
     sequence_length : int
         Tokens that attend to each other, for the FLOPs of attention; 0 leaves them out.
     recompute : bool
@@ -258,6 +261,7 @@ def estimate(
             tokens_per_step=tokens_per_step,
             accumulate=accumulate,
             cards=cards,
+            zero_stage=zero_stage,
             sequence_length=sequence_length,
             recompute=recompute,
             activation_bytes=activation_bytes,

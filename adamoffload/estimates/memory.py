@@ -14,6 +14,9 @@ __all__ = ["USABLE", "activation_bytes", "holdings", "limits"]
 USABLE = 0.95
 """The share of a memory that a program can have."""
 
+_STAGE = {"gradient": 2, "sum": 2, "weights": 3}
+"""From which stage of ZeRO on a card has only its part of a thing; of all else, from the first."""
+
 _LAYER_BYTES = 34
 _LOGIT_BYTES = 10
 
@@ -68,7 +71,7 @@ def _shares(question: Question, declared: Declaration) -> Iterator[tuple[str, st
             for thing, nbytes in things.items():
                 if thing == "gradient" and frees:
                     continue
-                whole = thing in ("weights", "gradient", "sum")
+                whole = question.zero_stage < _STAGE.get(thing, 1)
                 pinned = home == "host" and declared.on_device
                 yield (
                     "pinned" if pinned else home,

@@ -42,6 +42,9 @@ class Question:
         Of all cards and micro-steps together.
     accumulate, cards : int
         Micro-steps to a step; cards that share the work.
+    zero_stage : int
+        What each of these cards has only its part of: 1, state and master; 2, gradients too; 3,
+        weights too.
     sequence_length : int
         Tokens that attend to each other; 0 leaves attention's own FLOPs out.
     recompute : bool
@@ -63,6 +66,7 @@ class Question:
     tokens_per_step: int = MICRO_TOKENS
     accumulate: int = 1
     cards: int = 1
+    zero_stage: int = 1
     sequence_length: int = 0
     recompute: bool = True
     activation_bytes: float | None = None
@@ -117,6 +121,8 @@ def ask(
     if accumulate is None:
         accumulate = math.ceil(tokens / cards / MICRO_TOKENS)
     integer("estimate", "accumulate", accumulate, at_least=1)
+    if integer("estimate", "zero_stage", others["zero_stage"], at_least=1) > 3:
+        raise ValueError(f"estimate: zero_stage must be 1, 2 or 3, got {others['zero_stage']}")
     integer("estimate", "sequence_length", others["sequence_length"], at_least=0)
     integer("estimate", "chunk_bytes", others["chunk_bytes"], at_least=4)
     integer("estimate", "slots", others["slots"], at_least=1)

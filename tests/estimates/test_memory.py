@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import adamoffload as ao
 from adamoffload.estimates.memory import activation_bytes
+from adamoffload.estimates.software import Software, software_of
 
 GB = 1e9
 LLAMA = "llama-2-7b"
@@ -79,6 +81,43 @@ def test_pinned_memory_may_come_in_powers_of_two() -> None:
     exact = memory("deepspeed-zero2")["host"]
     rounded = memory("deepspeed-zero2", pinned_powers=True)["host"]
     assert exact < rounded < 2 * exact
+
+
+@pytest.mark.parametrize(
+    ("stage", "cards", "gigabytes"), [(1, 1, 120), (1, 64, 31.4), (2, 64, 16.6), (3, 64, 1.9)]
+)
+def test_stages_of_zero_take_what_its_first_figure_says(
+    stage: int, cards: int, gigabytes: float
+) -> None:
+    """S. Rajbhandari et al., ZeRO, arXiv:1910.02054, figure 1: 7.5e9 parameters."""
+    found = ao.estimate(
+        7_500_000_000,
+        strategy="resident",
+        machine=replace(ao.machines["a100"], cards=64),
+        cards=cards,
+        zero_stage=stage,
+        activation_bytes=0,
+        tokens_per_step=64,
+        software=Software(device_bytes=0),
+    )
+    assert found.memory["device"] / GB == pytest.approx(gigabytes, abs=0.05)
+
+
+def test_beside_deepspeeds_own_estimators() -> None:
+    """With offload both count 2 bytes on a card; without, it counts whole gradients beside parts.
+
+    ``estimate_zero2_model_states_mem_needs`` in stage_1_and_2.py: 4 + 16 / ranks on a card, and 16
+    on the host, times a factor of 1.5 for buffers.
+    """
+    machine, size = replace(ao.machines["a100"], cards=8), 7_500_000_000
+    options: Any = {"machine": machine, "cards": 8, "zero_stage": 2, "activation_bytes": 0}
+    program = replace(software_of("deepspeed-zero2"), device_bytes=0)
+    ours = ao.estimate(size, strategy="deepspeed-zero2", software=program, **options)
+    assert ours.memory["device"] == pytest.approx(2 * size, rel=0.02)
+    assert 8 * ours.memory["host"] == pytest.approx(18 * size, rel=0.01)  # theirs: 24
+    resident = ao.estimate(size, strategy="resident", software=Software(device_bytes=0), **options)
+    theirs = 4 * size + 16 * size / 8
+    assert theirs - resident.memory["device"] == pytest.approx(2 * size + 2 * size / 8)
 
 
 def test_ranks_share_what_is_kept_and_not_the_weights() -> None:

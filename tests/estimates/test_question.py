@@ -36,6 +36,7 @@ from adamoffload.estimates.question import cut, read_model
         ({"accumulate": 0}, "accumulate must be"),
         ({"cards": 2}, "cards must be at most 1, got 2"),
         ({"cards": 0}, "cards must be"),
+        ({"zero_stage": 4}, "zero_stage must be 1, 2 or 3, got 4"),
         ({"sequence_length": -1}, "sequence_length must be"),
         ({"recompute": 1}, "recompute must be"),
         ({"activation_bytes": -1}, "activation_bytes must be in"),

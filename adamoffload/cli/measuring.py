@@ -41,6 +41,12 @@ def add(commands: Any) -> None:
         metavar="DIR",
         help="folder for the results (default: %(default)s)",
     )
+    bench.add_argument(
+        "--machine",
+        action="store_true",
+        help="measure this machine instead, write a machine file for 'adamoffload estimate', and "
+        "compare estimates of --sizes with steps",
+    )
     bench.set_defaults(run=_bench)
 
     backends = commands.add_parser("backends", help="list the installed backends")
@@ -48,6 +54,10 @@ def add(commands: Any) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
+    if arguments.machine:
+        from adamoffload.cli import machine
+
+        return machine.run(arguments.sizes, arguments.rounds, arguments.output)
     from adamoffload.cli.bench import run
 
     return run(arguments.sizes, arguments.rounds, arguments.output)

@@ -171,6 +171,13 @@ def validation() -> Axes:
     return ao.plots.validation(validate(), "left out")
 
 
+def training_step() -> Axes:
+    found = ao.estimate(
+        "llama-2-7b", strategy="zero-offload", machine="rtx4090", chunk_bytes=1 << 30
+    )
+    return ao.plots.training_step(found)
+
+
 def fractions() -> Axes:
     asked = ao.estimate("gpt2-xl", strategy="zero-offload", machine="rtx4090").question
     return ao.plots.fractions(best_fraction(asked))
@@ -182,7 +189,7 @@ FIGURES = (
     *(timeline, timeline_slow_host, critical_path, memory, memory_over_time, transfers, bandwidth),
     *(moments, moments_of_one, step_sizes, effective_rates, update_ratios, schedule),
     *(playground, turned),
-    *(fractions, validation),
+    *(training_step, fractions, validation),
 )
 
 

@@ -12,7 +12,7 @@ from adamoffload.plots.animation import PageWriter, animate_trajectory, save_ani
 from adamoffload.plots.critical import critical_path
 from adamoffload.plots.dashboard import dashboard
 from adamoffload.plots.device import memory, memory_over_time
-from adamoffload.plots.estimates import fractions, validation
+from adamoffload.plots.estimates import fractions, training_step, validation
 from adamoffload.plots.lanes import timeline
 from adamoffload.plots.link import transfers
 from adamoffload.plots.live import LiveFigure
@@ -43,6 +43,7 @@ __all__ = [
     "step_sizes",
     "strategy",
     "timeline",
+    "training_step",
     "trajectory",
     "transfers",
     "validation",

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from adamoffload.arguments import choice, instance
+from adamoffload.estimates.estimate import Estimate
 from adamoffload.estimates.memory import limits
 from adamoffload.estimates.search import Fractions
 from adamoffload.estimates.validation import ROUNDS, Compared, score
+from adamoffload.plan.hops import LANES
 from adamoffload.plots.frame import frame
 from adamoffload.plots.style import COLORS, LINES, MARKERS, styled
 
@@ -19,13 +22,87 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-__all__ = ["fractions", "validation"]
+__all__ = ["fractions", "training_step", "validation"]
+
+_ALWAYS = ("device", "d2h", "host", "h2d")
+_THIN = 100
+"""Bars shorter than this part of a step have an edge of their own colour."""
+_WORK = {
+    "micro-steps": ("#B8B8B8", "earlier micro-steps"),
+    "forward": ("#D0D0D0", "forward"),
+    "backward": ("#8C8C8C", "backward"),
+    "prepare": (COLORS["device"], ""),
+    "d2h": (COLORS["d2h"], "copy down"),
+    "update": (COLORS["host"], "update on the host"),
+    "h2d": (COLORS["h2d"], "copy up"),
+    "read": (COLORS["read"], "read"),
+    "write": (COLORS["write"], "write"),
+    "apply": (COLORS["device"], "apply, or update on the device"),
+}
+"""The colour of each kind of work, and its name in the legend."""
 
 _WORDS = {
     "sheet": "From data sheets alone",
     "fitted": "Two constants fitted for each machine",
     "left out": "With constants of other machines only",
 }
+
+
+def training_step(found: Estimate, *, ax: Axes | None = None) -> Axes:
+    """Draw a whole training step: forward, backward, copies, host, and what is applied.
+
+    Parameters
+    ----------
+    found : Estimate
+        From `adamoffload.estimate`; more than a few hundred chunks look like one.
+    ax : Axes, optional
+        What to draw on; new axes, if left out.
+
+    Returns
+    -------
+    Axes
+        With a lane for each that can work at the same time, over seconds; bars are those of
+        ``found.simulated.bars``.
+
+    Examples
+    --------
+    >>> import adamoffload as ao
+    >>> found = ao.estimate("llama-2-7b", strategy="zero-offload", chunk_bytes=1 << 30)
+    >>> ao.plots.training_step(found).get_title("left")
+    'zero-offload: 12.7 s a step, 5.65 s beside forward and backward'
+    """
+    instance("training_step", "found", found, Estimate)
+    bars = [bar for bar in found.simulated.bars if bar.what != "wait" and bar.stop_s > bar.start_s]
+    lanes = [lane for lane in LANES if lane in _ALWAYS or any(bar.lane == lane for bar in bars)]
+    with styled(ax, (10.0, 4.0)) as ax:
+        entries: list[tuple[Artist, str]] = []
+        for what, (color, label) in _WORK.items():
+            own = [bar for bar in bars if bar.what == what]
+            for lane in dict.fromkeys(bar.lane for bar in own):
+                spans = [(b.start_s, b.stop_s - b.start_s) for b in own if b.lane == lane]
+                thin = np.median([seconds for _, seconds in spans]) < found.step_s / _THIN
+                ax.broken_barh(
+                    spans,
+                    (lanes.index(lane) - 0.36, 0.72),
+                    facecolor=color,
+                    edgecolor=color if thin else "white",
+                    linewidth=0.75 if thin else 0.8,  # or it may fall between two pixels
+                )
+            if own and label:
+                entries.append((Patch(color=color), label))
+        ax.set_yticks(range(len(lanes)), lanes)
+        ax.set_ylim(len(lanes) - 0.5, -0.5)
+        ax.set_xlim(0, found.step_s)
+        ax.grid(visible=False, axis="y")
+        ax.set_xlabel("estimated time (s)")
+        beside = found.step_s - found.compute_s
+        notes = [f"{found.question.model.name} on {found.question.machine.name}"]
+        title = (
+            f"{found.question.strategy.label}: {found.step_s:.3g} s a step, {beside:.3g} s beside "
+            "forward and backward"
+        )
+        frame(ax, title, notes=notes, entries=entries)
+    return ax
 
 
 def validation(

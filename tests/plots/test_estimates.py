@@ -42,6 +42,23 @@ def test_every_row_that_is_no_fit_is_a_point(name: Round, compared: tuple[Compar
 LABELS = ("parts of steps", "steps it hardly changes", "steps that offload changes")
 
 
+@pytest.mark.parametrize("strategy", ["zero-offload", "disk", "resident"])
+def test_a_training_step_is_drawn_bar_by_bar(strategy: str) -> None:
+    found = ao.estimate(1e8, strategy=strategy, machine="rtx4090", chunk_bytes=64 << 20)
+    ax: Any = ao.plots.training_step(found)
+    spans = sorted(
+        (path.vertices[:, 0].min(), path.vertices[:, 0].max())
+        for bars in ax.collections
+        for path in bars.get_paths()
+    )
+    bars = found.simulated.bars
+    expected = sorted(
+        (b.start_s, b.stop_s) for b in bars if b.what != "wait" and b.stop_s > b.start_s
+    )
+    np.testing.assert_allclose(spans, expected)
+    assert ax.get_xlim() == (0, found.step_s)
+
+
 def test_an_unknown_round_is_refused(compared: tuple[Compared, ...]) -> None:
     with pytest.raises(ValueError, match="which must be"):
         ao.plots.validation(compared, "null")

@@ -136,7 +136,14 @@ def test_every_figure_of_a_ledger_or_a_probe_is_tried() -> None:
         "playground",
         "strategy",  # of no recording
     }
-    others |= {"playground", "save_animation", "trajectory", "fractions", "validation"}
+    others |= {
+        "playground",
+        "save_animation",
+        "trajectory",
+        "fractions",
+        "training_step",
+        "validation",
+    }
     functions = {name for name in plots.__all__ if callable(getattr(plots, name))}
     assert {name.split()[0].strip(",") for name in OF_LEDGER | OF_SAMPLES} == functions - others
 

@@ -79,6 +79,14 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--keep-activations", action="store_true", help="rather than compute them again"
     )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="take strategy, rule, weights and micro-steps from a DeepSpeed configuration",
+    )
+    parser.add_argument(
+        "--emit", choices=["deepspeed"], help="print the configuration of --strategy, and no more"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--show-work", action="store_true", help="print the arithmetic and what it rests on"
@@ -88,9 +96,13 @@ def add(commands: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
+        if arguments.config is not None:
+            return _configured(arguments)
         if arguments.strategy is None:
-            if arguments.fraction is not None or arguments.show_work:
-                raise UsageError("--fraction and --show-work are for one strategy; add --strategy")
+            if arguments.fraction is not None or arguments.show_work or arguments.emit:
+                raise UsageError(
+                    "--fraction, --show-work and --emit are for one strategy; add --strategy"
+                )
             return _table(arguments)
         return _detail(arguments)
     except (TypeError, ValueError) as error:
@@ -227,6 +239,7 @@ def _why(found: Sequence[Estimate]) -> str:
 
 
 def _detail(arguments: argparse.Namespace) -> int:
+    from adamoffload.estimates.configs import emit_deepspeed
     from adamoffload.estimates.declared import find
     from adamoffload.estimates.estimate import answer, estimate
     from adamoffload.estimates.search import best_fraction, with_fraction
@@ -244,12 +257,54 @@ def _detail(arguments: argparse.Namespace) -> int:
     if arguments.fraction == "best":
         fractions = best_fraction(found.question)
         found = answer(with_fraction(found.question, fractions.fastest.question.strategy.fraction))
+    if arguments.emit:
+        print(json.dumps(emit_deepspeed(found.question), indent=2))
+        return 0
     if arguments.json:
         print(json.dumps(_numbers(found), indent=2))
         return 0
     _print_detail(found)
     if fractions is not None:
         _print_fractions(fractions)
+    if arguments.show_work:
+        _print_work(found)
+    return 0
+
+
+def _configured(arguments: argparse.Namespace) -> int:
+    """Tell in detail what a DeepSpeed configuration asks for."""
+    from adamoffload import rules
+    from adamoffload.estimates.configs import read_deepspeed
+    from adamoffload.estimates.estimate import estimate
+    from adamoffload.estimates.question import read_model
+
+    try:
+        with open(arguments.config, encoding="utf-8") as file:
+            document = json.load(file)
+    except OSError as error:
+        raise UsageError(f"--config {arguments.config}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"--config {arguments.config} is no JSON: {error}") from None
+    model = read_model(_model(arguments.model))
+    config = read_deepspeed(document, model.parameters)
+    options = _options(arguments)
+    if config.rule != "SGD":
+        options["rule"] = getattr(rules, config.rule)()
+    options |= {"weights": config.weights, "accumulate": config.accumulate}
+    options |= {"zero_stage": config.zero_stage, "software": config.software}
+    if config.micro_batch and arguments.sequence:
+        each = config.micro_batch * arguments.sequence
+        options["tokens_per_step"] = each * config.accumulate * arguments.cards
+    found = estimate(model, strategy=config.strategy, **options)
+    if arguments.json:
+        notes = {"notes": config.notes, "ignored": config.ignored}
+        print(json.dumps({**_numbers(found), **notes}, indent=2))
+        return 0
+    _print_detail(found)
+    for note in config.notes:
+        print(f"note    {note}")
+    if config.ignored:
+        print(f"ignored {', '.join(config.ignored)}")
     if arguments.show_work:
         _print_work(found)
     return 0

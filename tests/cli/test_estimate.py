@@ -121,3 +121,32 @@ def test_a_broken_machine_file_is_one_sentence(
     (tmp_path / "mine.json").write_text('{"name": "mine"}')
     assert main([*SMALL, "--machine", str(tmp_path / "mine.json")]) == 2
     assert "lacks 'title', 'cards'" in one_sentence(capsys)
+
+
+def test_a_deepspeed_configuration_is_told_key_by_key(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "ds.json"
+    emitted = said(capsys, *SMALL, "--strategy", "deepspeed-zero2", "--emit", "deepspeed")
+    document = json.loads(emitted)
+    document["zero_optimization"]["offload_optimizer"]["ratio"] = 0.5
+    path.write_text(json.dumps({**document, "steps_per_print": 3}))
+    shown = said(capsys, *SMALL, "--config", str(path))
+    assert "deepspeed-zero2 on rtx4090" in shown
+    assert "note    ratio has an effect in stage 3 only" in shown
+    assert "ignored steps_per_print" in shown
+    numbers = json.loads(said(capsys, *SMALL, "--config", str(path), "--json"))
+    assert numbers["ignored"] == ["steps_per_print"]
+
+
+@pytest.mark.parametrize(
+    ("text", "match"), [("{", "is no JSON"), ("[]", "configuration must be a dict")]
+)
+def test_a_broken_configuration_is_one_sentence(
+    text: str, match: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "ds.json").write_text(text)
+    assert main([*SMALL, "--config", str(tmp_path / "ds.json")]) == 2
+    assert match in one_sentence(capsys)
+    assert main([*SMALL, "--config", str(tmp_path / "none.json")]) == 2
+    assert "No such file" in one_sentence(capsys)

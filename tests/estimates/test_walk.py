@@ -97,7 +97,7 @@ machines = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     machine=machines,
     sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=6),

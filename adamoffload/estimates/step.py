@@ -122,8 +122,8 @@ class _Step:
         rest = [size for i, size in enumerate(sizes) if i not in {*chosen}]
         held = [sizes[i] for i in chosen]
         if len(sizes) == 1 or question.cards > 1:  # flat: a rank has a part of everything
-            held = [question.chosen // question.cards] if question.chosen else []
-            rest = [(question.model.parameters - question.chosen) // question.cards]
+            held = [-(-question.chosen // question.cards)] if question.chosen else []
+            rest = [-(-(question.model.parameters - question.chosen) // question.cards)]
         self.tensors = len(chosen) / question.cards if len(sizes) > 1 else 0.0
         self.size = sum(held)
         self.cuts = cut(held, question.chunk_bytes // 4, limit)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import adamoffload as ao
 from adamoffload.estimates.declared import KNOWN
@@ -113,3 +115,51 @@ def test_the_largest_models_are_not_walked_chunk_by_chunk() -> None:
     assert large.extrapolated
     assert large.simulated.chunks <= 2000
     assert not ao.estimate(1e9, strategy="zero-offload").extrapolated
+
+
+RULES = [ao.rules.AdamW(), ao.rules.Lion(), ao.rules.SGD(0.1), ao.rules.AMSGrad()]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    parameters=st.sampled_from([1, 7, 10**9, 10**15, [1, 2, 3]]),
+    strategy=st.sampled_from([*KNOWN.values()]),
+    fraction=st.sampled_from([0.0, 0.3, 1.0]),
+    side=st.sampled_from(["input", "output"]),
+    machine=st.sampled_from(["rtx4090", "dgx2"]),
+    rule=st.sampled_from(RULES),
+    weights=st.sampled_from(["bfloat16", "float32"]),
+    tokens=st.sampled_from([1, 8192, 10**6]),
+    cards=st.sampled_from([1, 16]),
+    stage=st.sampled_from([1, 2, 3]),
+)
+def test_whatever_is_asked_the_figures_are_finite_and_no_step_is_shorter_than_its_passes(
+    parameters: Any,
+    strategy: ao.Strategy,
+    fraction: float,
+    side: Any,
+    machine: str,
+    rule: ao.Rule,
+    weights: str,
+    tokens: int,
+    cards: int,
+    stage: int,
+) -> None:
+    how = replace(strategy, fraction=fraction, side=side)
+    if weights == "bfloat16" and strategy.name == "adam-offload":
+        return  # it has float32 weights alone
+    found = ao.estimate(
+        parameters,
+        strategy=how,
+        rule=rule,
+        machine=machine,
+        weights=weights,
+        tokens_per_step=tokens,
+        cards=min(cards, ao.machines[machine].cards),
+        zero_stage=stage,
+    )
+    found = replace(found, limit=50)
+    figures = [found.step_s, found.optimizer_s, found.overhead, *found.memory.values()]
+    assert np.isfinite(figures).all()
+    assert found.step_s >= found.compute_s * (1 - 1e-9)
+    assert min(found.memory.values()) >= 0

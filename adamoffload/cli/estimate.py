@@ -222,16 +222,18 @@ def _why(found: Sequence[Estimate]) -> str:
         f"{name} is the fastest that fits: {best.step_s:.3g} s a step, {best.overhead:.0%} over a "
         f"resident optimizer, bound by {best.bottleneck}."
     )
+    if not best.declared.same:
+        why = "comes a step late" if best.declared.delay else "rounds its state"
+        same = next((each for each in rest if each.fits and each.declared.same), None)
+        said += f" It {why}, so it computes something else than a resident optimizer."
+        if same is not None:
+            said += f" Of those that do not, {same.question.strategy.label} is the fastest: "
+            said += f"{same.step_s:.3g} s, {same.overhead:.0%}."
     quicker = [each for each in rest if each.step_s < best.step_s]
     if quicker:
         other = min(quicker, key=lambda each: each.step_s)
-        return (
-            f"{said} {other.question.strategy.label} would take {other.step_s:.3g} s, but does not "
-            f"fit ({', '.join(other.lacks)})."
-        )
-    next_best = next((each for each in rest if each.fits), None)
-    if next_best is not None:
-        said += f" Next is {next_best.question.strategy.label} with {next_best.step_s:.3g} s."
+        said += f" {other.question.strategy.label} would take {other.step_s:.3g} s, but does not "
+        said += f"fit ({', '.join(other.lacks)})."
     return said
 
 

@@ -58,6 +58,11 @@ class Declaration:
         return {k: v for k, v in things.items() if k not in ("weights", "gradient", "sum")}
 
     @property
+    def same(self) -> bool:
+        """Whether it computes what a resident optimizer does: no step late, float32 state."""
+        return not self.delay and all(nbytes >= 4 for nbytes in self.kept.values())
+
+    @property
     def micro(self) -> dict[str, int]:
         """Bytes that cross beside the hops, in all micro-steps together."""
         once = bytes_by_lane(self.hops)

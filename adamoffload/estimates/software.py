@@ -7,7 +7,7 @@ memory, how fast its threads let it, and what overlaps with what, are facts abou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from adamoffload.estimates.machines import Figure
@@ -95,7 +95,7 @@ _DEEPSPEED = Software(
 
 SOFTWARE: dict[str, Software] = {
     "zero-offload": _PAPER,
-    "zero-offload-delayed": _PAPER,
+    "zero-offload-delayed": replace(_PAPER, host_extra={"gradient": 2, "next gradient": 2}),
     "deepspeed-zero1": _DEEPSPEED,
     "deepspeed-zero2": _DEEPSPEED,
     "torchao": Software(

@@ -38,6 +38,8 @@ def test_the_table_of_7e9_parameters_on_24_gb_says_what_would_be_faster(
 ) -> None:
     why = said(capsys, "estimate", "--model", "7e9").splitlines()[-1]
     assert why.startswith("zero-offload-delayed is the fastest that fits: ")
+    assert "It comes a step late, so it computes something else" in why
+    assert "Of those that do not, zero-offload is the fastest: " in why
     assert "resident would take" in why
     assert "but does not fit (device: " in why
 

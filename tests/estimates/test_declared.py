@@ -80,6 +80,13 @@ def test_a_delayed_strategy_is_a_step_late() -> None:
     assert declare(find("test", "zero-offload"), RULE, "bfloat16", 1).delay == 0
 
 
+def test_it_is_known_which_compute_what_a_resident_optimizer_does() -> None:
+    held = {name: how for name, how in KNOWN.items() if name != "adam-offload"}
+    others = {n for n, how in held.items() if not declare(how, RULE, "bfloat16", 1).same}
+    assert {"zero-offload-delayed", "torchao"} <= others
+    assert not others & {"resident", "zero-offload", "deepspeed-zero2", "state-shuttle", "disk"}
+
+
 def test_an_unknown_strategy_is_answered_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"got 'deepspeed-zero3' \(near 'deepspeed-zero2'\)"):
         find("estimate", "deepspeed-zero3")

@@ -56,6 +56,7 @@ def test_llama_on_a_card_of_24_gb(tokens: int, published: float, deepspeed: floa
 def test_the_host_holds_what_is_published() -> None:
     assert memory("zero-offload")["host"] == pytest.approx(94, abs=0.5)  # 14 bytes
     assert memory("deepspeed-zero2")["host"] == pytest.approx(121, abs=0.5)  # 18
+    assert memory("zero-offload-delayed")["host"] == pytest.approx(108, abs=0.5)  # 16
     many = {"tokens_per_step": 65_536}
     assert memory("deepspeed-zero2", **many)["host"] == pytest.approx(135, abs=0.5)  # 20
     assert memory("torchao")["host"] == pytest.approx(54, abs=0.5)  # 8

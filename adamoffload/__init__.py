@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         softmax_cross_entropy,
     )
     from adamoffload.autodiff.tape import stop_gradient, value_and_grad
-    from adamoffload.checkpoint.files import CheckpointError, load, save
+    from adamoffload.checkpoint.files import CheckpointError, Loaded, load, save
     from adamoffload.estimates.estimate import Estimate, estimate
     from adamoffload.estimates.machines import Machine, load_machine, machines
     from adamoffload.estimates.models import Model, models
@@ -81,6 +81,7 @@ __all__ = [
     "LearningRateSchedule",
     "Ledger",
     "Live",
+    "Loaded",
     "Machine",
     "Memory",
     "Model",
@@ -143,10 +144,10 @@ _ON_FIRST_USE = {
         "softmax_cross_entropy",
     ],
     "adamoffload.autodiff.tape": ["stop_gradient", "value_and_grad"],
-    "adamoffload.checkpoint.files": ["CheckpointError", "load", "save"],
     "adamoffload.estimates.estimate": ["Estimate", "estimate"],
     "adamoffload.estimates.models": ["Model", "models"],
     "adamoffload.estimates.machines": ["Machine", "load_machine", "machines"],
+    "adamoffload.checkpoint.files": ["CheckpointError", "Loaded", "load", "save"],
     "adamoffload.observe.live": ["Live", "progress"],
     "adamoffload.observe.trace": ["write_trace"],
     "adamoffload.reports.page": ["report"],

@@ -107,6 +107,7 @@ class Judge:
         """Load, and compare with the oracle; anything unexpected is raised."""
         try:
             found = checkpoint.read(io.BytesIO(data), self.optimizer)
+            assert found.saved is not None
             own = self.optimizer.settings, self.optimizer.counters
             counters = adopt("load", found.saved, *own, strict=True, stacklevel=1)
         except ao.CheckpointError:

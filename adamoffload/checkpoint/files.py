@@ -11,16 +11,18 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from importlib.metadata import version
 from itertools import filterfalse
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from adamoffload.arguments import describe, flag
+from adamoffload.arguments import choice, describe, flag
 from adamoffload.checkpoint.archive import BLOCK, CheckpointError, Entry, Reader, refused, write
+from adamoffload.checkpoint.partial import Loaded, compared, joined, narrowed
 from adamoffload.device.backend import Array, Backend, HostArray
 from adamoffload.engine.team import available_cores
 from adamoffload.files import reading, replacing
@@ -29,13 +31,10 @@ from adamoffload.offload.optimizer import Optimizer
 from adamoffload.offload.state import Counters, Key, Saved, adopt, is_negative, read_counters
 from adamoffload.offload.transfer import transfer
 
-__all__ = ["CheckpointError", "load", "read", "save"]
+__all__ = ["CheckpointError", "Loaded", "load", "read", "save"]
 
 FORMAT = "adamoffload checkpoint"
 VERSION = 2
-
-Arrays = dict[Key, Array]
-"""An optimizer's arrays, by kind (``"parameter"``, or a slot's name) and parameter."""
 
 
 def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
@@ -74,7 +73,7 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     ...     ao.save(path, opt)
     ...     v = ao.Parameter(device.asarray(np.zeros(3, np.float32)), name="w")  # to be replaced
     ...     resumed = ao.AdamOffload([v], learning_rate=0.5)
-    ...     ao.load(path, resumed)
+    ...     _ = ao.load(path, resumed)
     ...     arrays = dict(np.load(path))
     >>> device.asnumpy(v.data), resumed.global_step, arrays["parameter/w"]
     (array([1., 1., 1.], dtype=float32), 1, array([1., 1., 1.], dtype=float32))
@@ -105,7 +104,13 @@ def _blocks(array: Array, backend: Backend) -> Iterator[HostArray]:
         yield block
 
 
-def load(path: str | os.PathLike[str], optimizer: Optimizer, *, strict: bool = True) -> None:
+def load(
+    path: str | os.PathLike[str],
+    optimizer: Optimizer,
+    *,
+    strict: bool = True,
+    only: str | None = None,
+) -> Loaded:
     """Take over the state and the parameters that a file holds.
 
     The file and what is in it are checked completely before anything changes. It does not matter on
@@ -119,14 +124,29 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer, *, strict: bool = T
     optimizer : Optimizer
         With parameters of the same names and shapes; their values are replaced.
     strict : bool
-        As in `AdamOffload.load_state_dict`, like what is restored of an assigned learning rate.
+        Refuse a checkpoint of other parameters or hyper-parameters. If False, hyper-parameters stay
+        as they are here, as in `AdamOffload.load_state_dict`; and of the parameters those are
+        loaded that the file has by name, shape and type, each with its state. The others stay as
+        they are, with a count of updates of their own, which corrects their bias.
+    only : str, optional
+        ``"parameters"``: load the parameters' values, and master weights where both have them,
+        whatever the rule and the strategy. The optimizer's state stays as it is.
+
+    Returns
+    -------
+    Loaded
+        What was left out: ``missing``, ``unexpected`` and ``different`` parameters. With `strict`,
+        nothing.
 
     Raises
     ------
     CheckpointError
         If the file is no checkpoint, or a byte of it is not as it was written.
     ValueError, TypeError
-        If the checkpoint is not one of this optimizer, or `path` or `optimizer` is something else.
+        If the checkpoint is not one of this optimizer, or has none of its parameters; if one that
+        stays has had more updates than the file has steps; or if an argument is something else.
+    RuntimeError
+        If something would stay as it is, and an earlier step or load has left it in pieces.
     OSError
         If the file cannot be read; also for what is no regular file.
 
@@ -140,29 +160,59 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer, *, strict: bool = T
     What is wrong with a file shows before anything changes. If the device or the disk fails after
     that, while arrays are replaced, the error says so, and the optimizer refuses to go on until a
     load succeeds. So it does after a step that failed half-way, and a load is what repairs it.
+
+    Examples
+    --------
+    A model that has grown: what was trained before is loaded, and ``"new"`` begins.
+
+    >>> import tempfile, os
+    >>> import numpy as np
+    >>> import adamoffload as ao
+    >>> device = ao.get_backend("numpy")
+    >>> w, v, new = (ao.Parameter(device.zeros(3), name=name) for name in ("w", "w", "new"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "run.npz")
+    ...     ao.save(path, ao.AdamOffload([w]))
+    ...     ao.load(path, ao.AdamOffload([v, new]), strict=False)
+    Loaded(missing=('new',), unexpected=(), different={})
     """
     _check_optimizer("load", optimizer)
     flag("load", "strict", strict)
+    if only is not None:
+        choice("load", "only", only, ["parameters"])
     shown = os.fspath(path)
     with reading(shown) as file:
         try:
-            found = read(file, optimizer)
+            found = read(file, optimizer, strict=strict, only=only)
         except CheckpointError as error:
             raise CheckpointError(f"load: {shown!r} cannot be loaded: {error}") from error.__cause__
-        own = optimizer.settings, optimizer.counters
-        counters = adopt("load", found.saved, *own, strict=strict, stacklevel=3)
-        take_over(found, counters, optimizer)
+        settings, own = optimizer.settings, optimizer.counters
+        counters = own
+        if found.saved is not None:
+            options: Any = {"strict": strict, "stacklevel": 3, "names": found.names}
+            counters = adopt("load", found.saved, settings, own, **options)
+            counters = joined(counters, own, settings.names, found.names)
+        whole = only is None and len(found.names) == len(settings.names)
+        with nullcontext() if whole else optimizer.exclusive():  # what stays must be whole itself
+            take_over(found, counters, optimizer)
+    return found.loaded
 
 
 class Found(NamedTuple):
     """A checkpoint that has been checked: every array is one of the optimizer's, and undamaged."""
 
     reader: Reader
-    saved: Saved
+    saved: Saved | None
+    """None if only the parameters are wanted."""
     entries: list[Entry]
+    names: list[str]
+    """The parameters to load."""
+    loaded: Loaded
 
 
-def read(file: IO[bytes], optimizer: Optimizer) -> Found:
+def read(
+    file: IO[bytes], optimizer: Optimizer, *, strict: bool = True, only: str | None = None
+) -> Found:
     """Check a checkpoint from its first byte to its last, and that it has an optimizer's arrays.
 
     Raises
@@ -175,9 +225,24 @@ def read(file: IO[bytes], optimizer: Optimizer) -> Found:
     reader = Reader(file)
     with refused():
         header = _as_version_2(reader.header)
-        saved = _saved(header, optimizer)
-        entries = reader.entries(header["arrays"])
-    _check_arrays(entries, optimizer.state.arrays())
+        listed = reader.entries(header["arrays"])
+    wanted = {key: x for key, x in optimizer.state.arrays().items() if _is_taken(key[0], only)}
+    entries = [entry for entry in listed if _is_taken(entry.kind, only)]
+    names, loaded = [*optimizer.settings.names], Loaded()
+    if not strict:
+        loaded = compared(entries, wanted)
+        left = {*loaded.missing, *loaded.different}
+        names = [name for name in names if name not in left]
+        known = {*names}
+        entries = [entry for entry in entries if entry.name in known]
+        wanted = {key: x for key, x in wanted.items() if key[1] in known}
+        if not names:
+            raise ValueError(f"load: the file has none of the optimizer's parameters: {loaded}")
+        with refused():
+            header = narrowed(header, known)
+    with refused():
+        saved = None if only else _saved(header, optimizer)
+    _check_arrays(entries, wanted)
     squares = optimizer.rule.squares
 
     def check(entry: Entry) -> None:
@@ -185,11 +250,15 @@ def read(file: IO[bytes], optimizer: Optimizer) -> Found:
             if entry.kind in squares and is_negative(block):
                 raise CheckpointError(f"{entry.kind} of {short(entry.name)} is negative somewhere")
 
-    _for_each(entries, check)
-    return Found(reader, saved, entries)
+    _for_each(listed, check)
+    return Found(reader, saved, entries, names, loaded)
 
 
-def _check_arrays(entries: Sequence[Entry], arrays: Arrays) -> None:
+def _is_taken(kind: str, only: str | None) -> bool:
+    return only is None or kind in ("parameter", "master")
+
+
+def _check_arrays(entries: Sequence[Entry], arrays: Mapping[Key, Array]) -> None:
     """Refuse arrays that are not those of an optimizer, by kind, name, shape and type.
 
     A master may be there or not: beside float32 weights it is the same numbers.
@@ -235,9 +304,11 @@ def take_over(found: Found, counters: Counters, optimizer: Optimizer) -> None:
 
         away = {key for key, array in arrays.items() if not isinstance(array, np.ndarray)}
         _for_each(entries, fill, away)
-        for kind, name in arrays.keys() - {entry[:2] for entry in entries}:  # a master
-            touched.append((kind, name))
-            transfer(backend, arrays["parameter", name], arrays[kind, name])
+        filled = {entry[:2] for entry in entries}
+        for name in found.names:
+            if ("master", name) in arrays.keys() - filled:
+                touched.append(("master", name))
+                transfer(backend, arrays["parameter", name], arrays["master", name])
 
 
 def _for_each(

@@ -334,19 +334,27 @@ def is_negative(squares: HostArray) -> bool:
 
 
 def adopt(
-    owner: str, saved: Saved, settings: Settings, own: Counters, *, strict: bool, stacklevel: int
+    owner: str,
+    saved: Saved,
+    settings: Settings,
+    own: Counters,
+    *,
+    strict: bool,
+    stacklevel: int,
+    names: Sequence[str] | None = None,
 ) -> Counters:
     """Compare a state with the settings of an optimizer; return the counters to take over.
 
-    `stacklevel` leads a warning from here to the user's call.
+    `names` are the parameters that the state is of; all, if left out. `stacklevel` leads a warning
+    from here to the user's call.
 
     Raises
     ------
     ValueError
         If the groups are of other parameters, or hyper-parameters differ and `strict` is True.
     """
-    names = [name for group in saved.description["groups"] for name in group["params"]]
-    check_names(owner, "groups of hyperparameters", names, settings.names)
+    grouped = [name for group in saved.description["groups"] for name in group["params"]]
+    check_names(owner, "groups of hyperparameters", grouped, names or settings.names)
     here = own.rates.get("", settings.rate.source)
     found = _differences(saved, settings, here)
     rates = dict(saved.counters.rates)

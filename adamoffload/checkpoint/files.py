@@ -58,6 +58,12 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     TypeError
         If `path` or `optimizer` is something else.
 
+    Warns
+    -----
+    UserWarning
+        If an object that computes a rate or a decay has changed since construction: what state it
+        has is not saved.
+
     Examples
     --------
     >>> import tempfile, os
@@ -79,6 +85,7 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     (array([1., 1., 1.], dtype=float32), 1, array([1., 1., 1.], dtype=float32))
     """
     _check_optimizer("save", optimizer)
+    optimizer.settings.warn_of_unsaved("save", 2)
     with optimizer.exclusive(), replacing(path) as file:
         write_to(file, optimizer)
 

@@ -287,7 +287,8 @@ class _Face(Optimizer):
         >>> state["global_step"], state["learning_rate"], state["moment1"]
         (0, np.float32(0.001), {'w': array([0., 0.], dtype=float32)})
         """
-        kept = super().state_dict()
+        self._settings.warn_of_unsaved("state_dict", 2)
+        kept = self._plain_state()
         slots = kept.pop("slots")
         powers = {"beta1_power": self.beta1_power, "beta2_power": self.beta2_power}
         return kept | powers | {moment: slots[slot] for moment, slot in _MOMENTS.items()}

@@ -107,7 +107,16 @@ class Kept:
         ------
         RuntimeError
             If a step or a load failed half-way, or one is not complete.
+
+        Warns
+        -----
+        UserWarning
+            If an object that computes a rate or a decay has changed since construction.
         """
+        self._settings.warn_of_unsaved("state_dict", 2)
+        return self._plain_state()
+
+    def _plain_state(self) -> dict[str, Any]:
         with self.exclusive() as state:
             kept = state.counters.plain(self._settings)
             kinds: dict[str, dict[str, HostArray]] = {kind: {} for kind in (*state, "master")}

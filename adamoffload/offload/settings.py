@@ -1,12 +1,14 @@
 """`Settings`: what an optimizer was constructed with, as a value.
 
 It can describe itself as plain data, which survives a file, and say how it differs from another's
-description. Numbers and tables stand by value, schedules and other callables by name, ours also by
-their arguments: what is equal computes the same.
+description. Numbers and tables stand by value, callables by name, our schedules also by their
+arguments, and other objects by the numbers in them: as far as those tell, what is equal computes
+the same.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -17,7 +19,7 @@ from adamoffload.arguments import describe, flag, float32, number
 from adamoffload.names import check_keys, listed
 from adamoffload.offload.groups import Group
 from adamoffload.plan.step import Coefficients
-from adamoffload.rules.rates import Rate
+from adamoffload.rules.rates import Decay, FunctionRate, Rate, numbers_in
 from adamoffload.rules.rule import Rule
 from adamoffload.schedules import LearningRateSchedule
 
@@ -85,6 +87,25 @@ class Settings:
         product = float(decay) * self.loss_scale
         return float32(self.owner, "weight_decay * loss_scale", product)
 
+    def warn_of_unsaved(self, caller: str, stacklevel: int) -> None:
+        """Warn of objects that compute a rate or a decay and have changed since construction.
+
+        What they have in them is compared when a state is loaded, but it is not brought back.
+        """
+        found: dict[str, None] = {}
+        for group in self.groups:
+            for name, value in (("learning_rate", group.rate), ("weight_decay", group.decay)):
+                changed = _changed(value) if isinstance(value, FunctionRate | Decay) else ""
+                if changed:
+                    found[f"{name} {_function(value.source)['callable']} ({changed})"] = None
+        if found:
+            warnings.warn(
+                f"{caller}: the state of {'; '.join(found)} is not saved; keep it yourself, and "
+                f"bring it back before the optimizer's is loaded",
+                UserWarning,
+                stacklevel + 1,
+            )
+
     # -- as plain data --------------------------------------------------------------------------
 
     def description(self) -> dict[str, Any]:
@@ -135,6 +156,12 @@ class Settings:
         return found | _group_differences(other["groups"], own["groups"])
 
 
+def _changed(function: FunctionRate | Decay) -> str:
+    before, now = function.first, numbers_in(function.source)
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    return ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
+
+
 def _constants(rule: Any) -> dict[str, Any]:
     names = [f.name for f in fields(rule)] if is_dataclass(rule) else [*vars(rule)]
     given = {name: getattr(rule, name) for name in names}
@@ -151,12 +178,14 @@ def _described(rate: Rate) -> Any:
 
 
 def _function(function: Any) -> dict[str, Any]:
-    """Describe a schedule or a callable: its name, and the arguments of those that we know."""
+    """Describe a callable: its name, and the numbers in it; of our schedules, the arguments."""
     kind = type(function)
     if kind.__module__ == LearningRateSchedule.__module__:
         arguments = {field.name: getattr(function, field.name) for field in fields(function)}
         return {"callable": kind.__qualname__, "arguments": arguments}
-    return {"callable": getattr(function, "__qualname__", kind.__qualname__)}
+    described = {"callable": getattr(function, "__qualname__", kind.__qualname__)}
+    numbers = numbers_in(function)
+    return {**described, "arguments": numbers} if numbers else described
 
 
 # -- reading ----------------------------------------------------------------------------------
@@ -305,6 +334,10 @@ def _group_differences(theirs: list[Any], ours: list[Any]) -> dict[str, str]:
 def _same(left: Any, right: Any) -> bool:
     if isinstance(left, np.ndarray) or isinstance(right, np.ndarray):
         return type(left) is type(right) and np.array_equal(left, right)
+    if isinstance(left, dict) and isinstance(right, dict):
+        # A file of 0.1 says nothing of the numbers in objects that are not ours.
+        both = "arguments" in left and "arguments" in right
+        return left == right if both else left["callable"] == right["callable"]
     if isinstance(left, float) and isinstance(right, float):
         return bool(np.float32(left) == np.float32(right))
     return bool(left == right)

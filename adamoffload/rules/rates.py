@@ -5,8 +5,9 @@ They are values: an optimizer that is told another rate while it runs keeps it i
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MethodType
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +15,16 @@ import numpy as np
 from adamoffload.arguments import float32, number, table
 from adamoffload.schedules import LearningRateSchedule
 
-__all__ = ["Decay", "FixedRate", "FunctionRate", "Rate", "TableRate", "read_decay", "read_rate"]
+__all__ = [
+    "Decay",
+    "FixedRate",
+    "FunctionRate",
+    "Rate",
+    "TableRate",
+    "numbers_in",
+    "read_decay",
+    "read_rate",
+]
 
 
 class Rate(Protocol):
@@ -84,6 +94,11 @@ class FunctionRate:
 
     owner: str
     source: Callable[[int], Any]
+    first: Mapping[str, Any] = field(init=False, compare=False, repr=False)
+    """The numbers in it when it was read: what has changed since is state of its own."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "first", numbers_in(self.source))
 
     def at(self, step: int) -> np.float32:
         """Return what it computes for the step, or raise if that is no finite number."""
@@ -96,6 +111,11 @@ class Decay:
 
     owner: str
     source: float | Callable[[int], Any]
+    first: Mapping[str, Any] = field(init=False, compare=False, repr=False)
+    """As `FunctionRate.first`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "first", numbers_in(self.source))
 
     def at(self, step: int) -> np.float32:
         """Return the decay of the 0-based `step`."""
@@ -156,6 +176,36 @@ def read_decay(owner: str, value: object) -> Decay:
     decay = number(owner, "weight_decay", value, at_least=0)
     float32(owner, "weight_decay", decay)
     return Decay(owner, decay)
+
+
+def numbers_in(function: object) -> dict[str, Any]:
+    """Return the attributes of an object that are finite numbers: what a checkpoint can compare.
+
+    Of a method, those of its object; a function has none.
+
+    Examples
+    --------
+    >>> class Halving:
+    ...     rate = 1.0
+    ...     def __init__(self, patience):
+    ...         self.patience, self.losses, self.best = patience, [], float("inf")
+    ...     def at(self, step):
+    ...         return self.rate
+    >>> numbers_in(Halving(patience=3).at), numbers_in(len), numbers_in(0.5)
+    ({'patience': 3}, {}, {})
+    """
+    owner = function.__self__ if isinstance(function, MethodType) else function
+    names = [*getattr(owner, "__dict__", ())]
+    for kind in type(owner).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        names += [slots] if isinstance(slots, str) else slots
+    found = {}
+    for name in names:
+        value = getattr(owner, name, None)
+        value = value.item() if isinstance(value, np.generic) else value
+        if isinstance(value, bool | int | float) and abs(value) < 2**63:
+            found[name] = value
+    return found
 
 
 def _called(owner: str, name: str, function: Callable[[int], Any], step: int) -> np.float32:

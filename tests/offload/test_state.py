@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -302,6 +303,55 @@ def test_same_callables_by_name_are_the_same() -> None:
     other = build(learning_rate=ao.CosineDecayLR(0.0, 1.0, 8), weight_decay=lambda step: 0.5)
     with pytest.raises(ValueError, match=r"decay_steps=9.* in the state, .*decay_steps=8"):
         other.load_state_dict(first.state_dict())
+
+
+class Halving:
+    """Halves the rate whenever it is told to: a schedule with a state of its own."""
+
+    def __init__(self, rate: float = 0.5) -> None:
+        self.rate, self.best, self.losses = rate, float("inf"), [1.0]
+
+    def __call__(self, _: int) -> float:
+        return self.rate
+
+    def halve(self) -> None:
+        self.rate /= 2
+
+    def decay(self, step: int) -> float:
+        return self(step)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "weight_decay"])
+@pytest.mark.parametrize("method", ["__call__", "decay"])
+def test_a_schedule_that_has_a_state_is_reported(name: str, method: str, tmp_path: Path) -> None:
+    def make(rate: float = 0.5) -> tuple[Halving, Any]:
+        schedule = Halving(rate)
+        return schedule, build(**{name: schedule if method == "__call__" else schedule.decay})
+
+    schedule, first = make()
+    first.state_dict()  # nothing has changed: no warning
+    schedule.halve()
+    said = rf"the state of {name} .*rate was 0.5, is 0.25\) is not saved; keep it yourself"
+    with pytest.warns(UserWarning, match=f"state_dict: {said}") as warned:
+        state = first.state_dict()
+    with pytest.warns(UserWarning, match=f"save: {said}") as more:
+        ao.save(tmp_path / "x", first)
+    assert {warned[0].filename, more[0].filename} == {__file__}
+    _, anew = make()
+    with pytest.raises(ValueError, match=rf"{name}.*rate=0.25\) in the state, .*rate=0.5\) here"):
+        anew.load_state_dict(state)
+    with pytest.raises(ValueError, match=name):
+        ao.load(tmp_path / "x", anew)
+    _, resumed = make(0.25)
+    resumed.load_state_dict(state)
+    ao.load(tmp_path / "x", resumed)
+
+
+def test_the_state_of_0_1_that_knew_no_numbers_of_an_object_loads() -> None:
+    own = build(learning_rate=Halving())
+    state = own.state_dict()
+    del state["hyperparameters"]["learning_rate"]["arguments"]
+    own.load_state_dict(state)
 
 
 # -- the rate that was assigned ---------------------------------------------------------------

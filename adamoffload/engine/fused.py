@@ -3,31 +3,25 @@
 `adamoffload.engine.program` has reduced the rule to float32 operations in a fixed order. Here they
 become the body of a loop, in Python source that Numba compiles without any licence to reorder: each
 element gives the same bits as NumPy. The loop runs in the threads of `adamoffload.engine.team`,
-without the interpreter lock. The source lies in the user's cache folder, where Numba keeps the
-machine code beside it, so that only the first process ever waits for the compiler.
+without the interpreter lock. `adamoffload.engine.cache` keeps the machine code.
 
 Importing this module needs Numba (extra ``fast``).
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import inspect
-import os
 import re
-import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from keyword import iskeyword
-from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 
+from adamoffload.engine.cache import compiled
 from adamoffload.engine.program import Instruction, Program, Register
-from adamoffload.files import replacing
 
 __all__ = ["NumbaKernel", "source"]
 
@@ -81,7 +75,7 @@ class NumbaKernel:
         self._arguments = _arguments(program)
         array, scalar = numba.float32[::1], numba.float32
         self._types = [array] * len(program.arrays) + [scalar] * len(self._arguments)
-        self._loop = _compiled("loop", source(program), self._types)
+        self._loop = compiled(source(program), numba.void(*self._types))
 
     def scratch(self) -> None:
         """Allocate nothing: intermediate values stay in registers of the processor."""
@@ -106,7 +100,13 @@ class NumbaKernel:
     @cached_property
     def _watching(self) -> Callable[..., Any]:
         more = [numba.intp[::1], numba.float32[:, ::1], numba.float64[:, :, ::1]]
-        return _compiled("watched", _watching_source(self.program), [*self._types, *more])
+        free = {"reassoc", "contract"}  # sums may be taken in any order
+        return compiled(
+            _watching_source(self.program),
+            numba.void(*self._types, *more),
+            "watched",
+            {"loop": {}, "add_up": {"fastmath": free}},
+        )
 
 
 def source(program: Program) -> str:
@@ -230,45 +230,3 @@ def _watching_source(program: Program) -> str:
         "        start = ends[part]",
     ]
     return "\n".join(lines)
-
-
-def _compiled(name: str, text: str, types: Sequence[Any]) -> Callable[..., Any]:
-    """Compile a function of a text; what it calls there is compiled into it."""
-    try:
-        namespace, cached = _from_cache_folder(text), True
-    except OSError:  # a home that cannot be written to: compile in every process
-        namespace, cached = _from_text(text), False
-    options: Any = {"nogil": True, "error_model": "numpy", "boundscheck": False}
-    if name == "watched":
-        namespace["loop"] = numba.njit(**options)(namespace["loop"])
-        free = {"reassoc", "contract"}  # sums may be taken in any order
-        namespace["add_up"] = numba.njit(fastmath=free, **options)(namespace["add_up"])
-    compiler: Any = numba.njit(numba.void(*types), cache=cached, **options)
-    function: Callable[..., Any] = compiler(namespace[name])
-    return function
-
-
-def _from_cache_folder(text: str) -> dict[str, Any]:
-    """Import the source from a file, since Numba caches only what has one."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adamoffload"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    path = folder / f"loop_{digest}.py"
-    if not path.exists():
-        with replacing(path) as file:  # another process may be doing the same
-            file.write(f"{text}\n".encode())
-    if path.read_text() != text + "\n":
-        raise OSError(f"{path} does not hold what was written to it")
-    spec = importlib.util.spec_from_file_location(f"adamoffload_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # Numba looks the module up when it reads its cache
-    spec.loader.exec_module(module)
-    return vars(module)
-
-
-def _from_text(text: str) -> dict[str, Any]:
-    namespace: dict[str, Any] = {}
-    exec(compile(text, "<adamoffload>", "exec"), namespace)
-    return namespace

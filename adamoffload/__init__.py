@@ -20,6 +20,7 @@ from adamoffload.device.parameter import Parameter
 from adamoffload.device.registry import BackendInfo, available_backends, get_backend
 from adamoffload.observe.ledger import HOPS, Event, Ledger
 from adamoffload.observe.probes import NonFinite, Probe
+from adamoffload.observe.steps import StepRecord
 from adamoffload.offload.build import OptimizerMemory
 from adamoffload.offload.faces import Adam, AdamOffload, OffloadMemory, ResidentMemory
 from adamoffload.offload.optimizer import Optimizer
@@ -96,6 +97,7 @@ __all__ = [
     "ResidencyError",
     "ResidentMemory",
     "Rule",
+    "StepRecord",
     "Strategy",
     "Ticket",
     "Traffic",

@@ -239,8 +239,8 @@ class Probe:
         rows = [(step, *values[:, k]) for step, values in self._traces]
         return np.array(rows, self._trace_type())
 
-    def table(self) -> np.ndarray[Any, np.dtype[Any]]:
-        """Return all but the traces as one record array, which ``pandas.DataFrame`` takes.
+    def to_array(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """Return all but the traces, a row for each number; ``pandas.DataFrame`` takes it.
 
         Fields: step, name, quantity, statistic (``"value"``, ``"norm"`` or ``"quantile 0.5"`` and
         so on) and value.

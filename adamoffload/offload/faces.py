@@ -6,7 +6,7 @@ live. Their nine arguments, the names of their state and their checks are those 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from adamoffload.device.parameter import Parameter
 from adamoffload.names import check_keys
 from adamoffload.observe.ledger import Holding, Ledger
 from adamoffload.observe.probes import Probe
+from adamoffload.observe.steps import StepRecord
 from adamoffload.offload.decide import rate_of
 from adamoffload.offload.optimizer import Optimizer
 from adamoffload.rules.adam import Adam as AdamRule
@@ -125,6 +126,7 @@ class _Face(Optimizer):
         accumulate: int = 1,
         ledger: Ledger | None = None,
         probe: Probe | None = None,
+        on_step: Callable[[StepRecord], object] | None = None,
         chunk_bytes: int = 4 << 20,
         slots: int = 3,
         threads: int | None = None,
@@ -144,6 +146,7 @@ class _Face(Optimizer):
             use_locking=flag(owner, "use_locking", use_locking),
             ledger=ledger,
             probe=probe,
+            on_step=on_step,
             chunk_bytes=chunk_bytes,
             slots=slots,
             threads=threads,
@@ -341,7 +344,7 @@ class AdamOffload(_Face):
         the 0-based step.
     loss_scale : float
         What the loss was multiplied by; gradients are divided by it. > 0.
-    on_nonfinite, accumulate, ledger, probe, chunk_bytes, slots, threads, engine
+    on_nonfinite, accumulate, ledger, probe, on_step, chunk_bytes, slots, threads, engine
         See `Optimizer`.
 
     Raises
@@ -396,7 +399,7 @@ class Adam(_Face):
     ----------
     params, learning_rate, beta1, beta2, eps, use_locking, use_nesterov, weight_decay, loss_scale
         See `AdamOffload`.
-    on_nonfinite, accumulate, ledger, probe, chunk_bytes, slots, threads, engine
+    on_nonfinite, accumulate, ledger, probe, on_step, chunk_bytes, slots, threads, engine
         See `Optimizer`.
 
     Raises

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -25,6 +25,7 @@ from adamoffload.names import listed
 from adamoffload.observe.ledger import NO_LEDGER, Ledger
 from adamoffload.observe.probes import NO_PROBE, Probe
 from adamoffload.observe.rows import Watched
+from adamoffload.observe.steps import NO_REPORT, Report, StepRecord
 from adamoffload.offload.arithmetic import check_rule
 from adamoffload.offload.build import Builder, declared_by, memory_of
 from adamoffload.offload.decide import decide
@@ -79,6 +80,9 @@ class Optimizer(Kept):
         Records every hop.
     probe : Probe, optional
         Samples gradients, slots and updates.
+    on_step : callable, optional
+        Called when a step is over, or was left out, with a `StepRecord`: plain numbers for a
+        logger. What it raises is raised by the call, whose step is done.
     chunk_bytes : int
         Bytes of a chunk, the piece of the state that is worked on at once.
     slots : int
@@ -152,6 +156,7 @@ class Optimizer(Kept):
         directory: str | os.PathLike[str] | None = None,
         ledger: Ledger | None = None,
         probe: Probe | None = None,
+        on_step: Callable[[StepRecord], object] | None = None,
         chunk_bytes: int = 4 << 20,
         slots: int = 3,
         threads: int | None = None,
@@ -196,6 +201,12 @@ class Optimizer(Kept):
         self._backend = self._gradients.backend
         self._workers = Workers(threads)
         self._check: FiniteCheck | NoCheck = NoCheck()
+        self._report = NO_REPORT
+        if on_step is not None:
+            if not callable(on_step):
+                wanted = "a callable that takes a StepRecord"
+                raise TypeError(f"{owner}: on_step must be {wanted}, got {describe(on_step)}")
+            self._report = Report(on_step, self._backend, self._ledger, scale)
         if policy != "propagate":
             self._check = FiniteCheck(owner, parameters, unscale, raises=policy == "raise")
         self._ledger.attach(self._backend)
@@ -446,7 +457,7 @@ class Optimizer(Kept):
 
     # -- a step -------------------------------------------------------------------------------
 
-    def __call__(self, gradients: Any) -> tuple[bool, ...]:
+    def __call__(self, gradients: Any, *, loss: Any = None) -> tuple[bool, ...]:
         """Take one step, updating the parameters in place.
 
         Parameters
@@ -455,6 +466,8 @@ class Optimizer(Kept):
             One for each of `parameters`, in that order; float32, of the parameter's shape. Any
             layout; one that is not C-contiguous is copied first, on the device. None, or a name
             that is missing: no gradient this time.
+        loss : float or 0-D array, optional
+            For ``on_step``, and read only if there is one.
 
         Returns
         -------
@@ -491,7 +504,7 @@ class Optimizer(Kept):
                     f"{self._settings.owner}: gradients were submitted, so that step() must end "
                     f"this step, not a call"
                 )
-            return self._step(self._gradients.flat(gradients))
+            return self._step(self._gradients.flat(gradients), loss)
 
     def submit(self, parameter: Parameter | str, gradient: Array) -> None:
         """Hand over one gradient of this step, as soon as it exists; `step` ends the step.
@@ -519,7 +532,7 @@ class Optimizer(Kept):
                 )
             self._pending[index] = flat
 
-    def step(self) -> tuple[bool, ...]:
+    def step(self, *, loss: Any = None) -> tuple[bool, ...]:
         """Take a step with the gradients that were submitted; see `__call__`.
 
         Raises
@@ -535,7 +548,7 @@ class Optimizer(Kept):
                 )
             flat = [self._pending.get(i) for i in range(len(self._parameters))]
             self._pending = {}
-            return self._step(flat)
+            return self._step(flat, loss)
 
     def flush(self) -> tuple[bool, ...]:
         """Take a step with the micro-steps so far; if there are none, do nothing."""
@@ -545,7 +558,8 @@ class Optimizer(Kept):
             self._micro_step = self._accumulate - 1
             return self._step([None] * len(self._parameters))
 
-    def _step(self, flat: list[Array | None]) -> tuple[bool, ...]:
+    def _step(self, flat: list[Array | None], loss: Any = None) -> tuple[bool, ...]:
+        self._report.begin(first=not self._micro_step)
         frozen = self._state.counters.frozen
         if frozen:
             names = self._settings.names
@@ -559,6 +573,7 @@ class Optimizer(Kept):
                     complete = self._add_up(flat, underway)
                     if not complete:
                         self._integrity.end(underway)
+                        self._report.add(loss)
                         return (False,) * len(flat)
                     flat = [self._sums.get(i) for i in range(len(flat))]
                 taken = self._taken(flat, underway)
@@ -571,6 +586,7 @@ class Optimizer(Kept):
                 raise
         if self._accumulate > 1:
             self._sums, self._micro_step = {}, 0
+        self._report.end(loss, self.global_step, taken=taken)
         return tuple(taken and g is not None for g in flat)
 
     def _taken(self, flat: list[Array | None], underway: StepUnderway) -> bool:
@@ -579,6 +595,7 @@ class Optimizer(Kept):
             return False
         step = decide(self._settings, self._state.counters, self._parameters, flat, underway)
         self._integrity.confirm(underway)
+        self._report.decided(step, flat)
         if not self._check.passes(step, self._ledger):
             return False
         observer = self._probe.observe(step)

@@ -707,7 +707,7 @@ def test_a_probe_says_what_it_has_sampled() -> None:
 def test_a_table_holds_all_samples() -> None:
     probe = ao.Probe(2)
     train(probe, 3)
-    table = probe.table()
+    table = probe.to_array()
     chosen = table[(table["name"] == "d") & (table["quantity"] == "v")]
     norms = chosen[chosen["statistic"] == "norm"]
     assert norms["step"].tolist() == [1, 3]

@@ -235,6 +235,7 @@ def test_a_schedule_that_calls_the_optimizer_back_is_refused(kind: Any, locking:
     subject.step(1)
 
 
+@pytest.mark.filterwarnings("ignore:state_dict. the state of learning_rate Moody")
 @pytest.mark.parametrize("locking", [True, False])
 @pytest.mark.parametrize("kind", [ao.AdamOffload, ao.Adam])
 def test_a_schedule_that_loads_a_state_stops_the_step_and_the_state_is_whole(

@@ -500,8 +500,7 @@ class Backend(ABC):
         if not self.owns(array):
             raise ResidencyError(f"asnumpy: expected an array on {self!r}, got {_place(array)}")
         target = np.empty(array.shape, array.dtype)
-        computed = self.run_on_device(_nothing)  # what is in the queue may still write `array`
-        self.d2h(array, target, after=(computed,), record=record).wait()
+        self.d2h(array, target, record=record).wait()
         return target
 
     @final
@@ -510,7 +509,7 @@ class Backend(ABC):
         source: Array,
         target: HostArray,
         *,
-        after: tuple[Ticket, ...] = (),
+        after: tuple[Ticket, ...] | None = None,
         record: _Record = _ignore,
     ) -> Ticket:
         """Start copying `source`, on this device, into `target`, on the host.
@@ -521,8 +520,9 @@ class Backend(ABC):
         ----------
         source, target : array, any shape
             Of equal shape and dtype.
-        after : tuple of Ticket
-            What must be done before the copy starts.
+        after : tuple of Ticket, optional
+            What must be done before the copy starts; if left out, what the device has been asked to
+            compute so far, which may write `source`. ``()`` waits for nothing.
         record : callable
             From `Ledger.at`; the copy is counted in `traffic` in any case.
 
@@ -541,6 +541,8 @@ class Backend(ABC):
         nbytes = self._check_copy("d2h", source, target)
         if not target.flags.writeable:  # memory is written whatever NumPy's flag says
             raise ValueError("d2h: target is read-only; pass an array that may be written")
+        if after is None:
+            after = (self.run_on_device(_nothing),)
         ticket = self._d2h(source, target, after)
         with self._counting:
             self._d2h_bytes += nbytes

@@ -21,9 +21,10 @@ from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from adamoffload.device.array import DeviceArray, MemoryPool, address, span, storage
-from adamoffload.device.backend import Backend, Done, HostArray, Memory, Stored, Ticket
+from adamoffload.device.backend import Array, Backend, Done, HostArray, Memory, Stored, Ticket
 from adamoffload.estimates.clock import Clock, Engine
 from adamoffload.estimates.hardware import Device, Disk, Host, Link, Pace, positive
 from adamoffload.estimates.machines import Machine, find_machine
@@ -145,6 +146,29 @@ class SimBackend(Backend):
     def now(self) -> float:
         """Return the host's time, in virtual seconds since the device was created."""
         return self._clock.host_s
+
+    def explain(self, array: Array) -> str:
+        """Say why an array may hold NaN: which copy into it nobody has waited for, or was torn.
+
+        Parameters
+        ----------
+        array : ndarray or device array
+            The target of a copy.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> device = SimBackend()
+        >>> x, host = device.asarray(np.ones(2, np.float32)), np.zeros(2, np.float32)
+        >>> ticket = device.d2h(x, host)
+        >>> host, device.explain(host)
+        (array([nan, nan], dtype=float32), 'nobody has waited for the ticket of d2h number 2')
+        >>> ticket.wait()
+        >>> host, device.explain(host)
+        (array([1., 1.], dtype=float32), 'no copy into it is under way, and none was torn')
+        """
+        with self._lock:
+            return self._flights.explain(span(array) if self.owns(array) else byte_bounds(array))
 
     def synchronize(self) -> None:
         """Advance the host's time to when all engines are idle."""

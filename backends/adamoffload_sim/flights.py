@@ -43,23 +43,43 @@ Span = tuple[int, int]
 _NOTHING = np.empty(0)
 
 _SAMPLE = 8192  # words of a large host array that are looked at
+_EXPLAINED = 100  # torn copies of which it is known why
 _REMEMBERED = 1 << 16  # device operations the host has not waited for; races with older are missed
 
 
 class Flight:
     """One copy, from its issue until the host knows that it is done."""
 
-    __slots__ = ("_data", "_seal", "device_span", "host_span", "source", "target", "torn", "upward")
+    __slots__ = (
+        *("_data", "_seal", "device_span", "host_span"),
+        *("name", "source", "target", "upward", "why"),
+    )
 
     _seal: tuple[int, bytes] | None
+    name: str
+    """``"d2h number 3"``: the third copy of the device, which goes down."""
+    why: str
+    """What has torn it, if it is torn."""
+
+    kinds = ("d2h", "h2d")
 
     def __init__(self, memory: HostArray, where: Span, host: HostArray, *, upward: bool) -> None:
         self.upward = upward
         self.source, self.target = (host, memory) if upward else (memory, host)
         self.device_span, self.host_span = where, byte_bounds(host)
-        self.torn = False
+        self.name = self.why = ""
         self._data: HostArray | None = self.source
         self._seal = None
+
+    @property
+    def torn(self) -> bool:
+        """Whether its target stays NaN."""
+        return bool(self.why)
+
+    @property
+    def target_span(self) -> Span:
+        """Where its target is."""
+        return self.device_span if self.upward else self.host_span
 
     def races(self, other: Flight) -> bool:
         """Return whether one of the two copies writes what the other reads or writes."""
@@ -104,6 +124,8 @@ class DiskFlight(Flight):
 
     __slots__ = ("_array",)
 
+    kinds = ("read", "write")
+
     def __init__(self, array: Stored, host: HostArray, *, upward: bool) -> None:
         super().__init__(_NOTHING, array.span, host, upward=upward)
         self._array = array
@@ -141,6 +163,8 @@ class Flights:
         self._open: dict[Flight, None] = {}  # in the order of issue
         self._touched: deque[tuple[int, Span, bool]] = deque(maxlen=_REMEMBERED)
         self._spoilt = False
+        self._issued = 0
+        self._torn: deque[tuple[Span, str]] = deque(maxlen=_EXPLAINED)
         self.device_knows: set[Flight] = set()
         self.computed = 0
         self.host_computed = 0
@@ -151,6 +175,8 @@ class Flights:
 
     def issue(self, flight: Flight, known: Collection[Flight], computed: int) -> None:
         """Start a copy that is ordered after the copies `known` and the first `computed` works."""
+        self._issued += 1
+        flight.name = f"{flight.kinds[flight.upward]} number {self._issued}"
         for other in tuple(self._open):
             if flight.races(other):
                 if (
@@ -159,8 +185,10 @@ class Flights:
                     other.arrive()
                     self._spoilt |= other.spoilt()
                 else:
-                    flight.torn = other.torn = True
-        flight.torn |= self._in_use(flight, max(computed, self.host_computed))
+                    other.why = f"{flight.name} uses its memory, and is not ordered after it"
+                    flight.why = f"it uses memory of {other.name}, and is not ordered after it"
+        if self._in_use(flight, max(computed, self.host_computed)):
+            flight.why = "the device's queue uses its array, and it is not ordered after that"
         flight.depart()
         self._open[flight] = None
 
@@ -182,7 +210,7 @@ class Flights:
             self._touched.append((self.computed, where, True))
             for flight in tuple(self._open):  # a signal handler may issue one in between
                 if flight not in self.device_knows and meet(flight.device_span, where):
-                    flight.torn = True
+                    flight.why = "the device writes to its array, and that is not ordered after it"
 
     def reach_device(self, known: Collection[Flight]) -> None:
         """Order the device's queue after the copies `known`."""
@@ -203,6 +231,8 @@ class Flights:
         for flight in [f for f in self._open if known is None or f in known]:
             flight.arrive()
             spoilt |= flight.spoilt()
+            if flight.torn:
+                self._torn.append((flight.target_span, f"{flight.name} is torn: {flight.why}"))
             flight.forget()
             del self._open[flight]
             self.device_knows.discard(flight)
@@ -215,6 +245,16 @@ class Flights:
                 "sim: a host array was written to while it was being copied to the device or the "
                 "disk; wait for the copy's ticket first"
             )
+
+    def explain(self, where: Span) -> str:
+        """Say which copy into a place is not done, or was torn, and why; the last one, if any."""
+        for flight in reversed(self._open):
+            if meet(flight.target_span, where):
+                if flight.torn:
+                    return f"{flight.name} is torn: {flight.why}"
+                return f"nobody has waited for the ticket of {flight.name}"
+        told = (said for span, said in reversed(self._torn) if meet(span, where))
+        return next(told, "no copy into it is under way, and none was torn")
 
 
 def meet(one: Span, other: Span) -> bool:

@@ -381,9 +381,18 @@ def test_integers_in_flight_are_as_far_from_zero_as_they_can_be() -> None:
 def test_a_copy_of_what_may_not_be_computed_yet_is_nan() -> None:
     device = make()
     y, host = ones(device, 4) + 1, np.zeros(4, np.float32)
-    device.d2h(y, host).wait()
+    device.d2h(y, host, after=()).wait()
     assert nans(host)
     device.d2h(y, host, after=(device.run_on_device(lambda: None),)).wait()
+    assert (host == 2).all()
+
+
+def test_unless_told_otherwise_a_copy_down_waits_for_the_devices_queue() -> None:
+    device = make()
+    y, host = ones(device, 4) + 1, np.zeros(4, np.float32)
+    ticket = device.d2h(y, host)
+    assert nans(host)  # the host must wait for it all the same
+    ticket.wait()
     assert (host == 2).all()
 
 
@@ -438,7 +447,7 @@ def test_a_slot_that_is_taken_again_too_early_is_torn() -> None:
     x, y, slot = ones(device, 4), ones(device, 4), np.full(4, 3, np.float32)
     up = device.h2d(slot, x)
     device.run_on_device(lambda: None, after=(up,))  # the device has it, the link may not
-    device.d2h(y, slot).wait()
+    device.d2h(y, slot, after=()).wait()
     assert nans(slot)
 
 
@@ -493,3 +502,44 @@ def test_a_pipeline_that_forgets_to_wait_trains_to_nan(monkeypatch: pytest.Monke
     device.synchronize()
     assert nans(device.asnumpy(w.data))
     assert nans(optimizer.moment1["w"])
+
+
+# -- and who was not waited for ---------------------------------------------------------------
+
+
+def test_the_copy_that_nobody_has_waited_for_is_named() -> None:
+    device: Any = make()
+    x, hosts = ones(device, 4), [np.zeros(4, np.float32) for _ in range(2)]
+    first, second = (device.d2h(x, host) for host in hosts)
+    assert device.explain(hosts[1]) == "nobody has waited for the ticket of d2h number 3"
+    assert device.explain(hosts[0][1:2]) == "nobody has waited for the ticket of d2h number 2"
+    second.wait()
+    assert device.explain(hosts[1]) == "no copy into it is under way, and none was torn"
+    assert "d2h number 2" in device.explain(hosts[0])
+    up = device.h2d(np.zeros(4, np.float32), x, after=(first,))
+    assert "h2d number 4" in device.explain(x)
+    up.wait()
+    assert "none was torn" in device.explain(x)
+
+
+def test_what_has_torn_a_copy_is_named_also_when_it_is_over() -> None:
+    device: Any = make()
+    x, y, host = ones(device, 4), ones(device, 4), np.zeros(4, np.float32)
+    device.d2h(x, host)
+    device.d2h(y, host)
+    said = "d2h number 4 is torn: it uses memory of d2h number 3, and is not ordered after it"
+    assert device.explain(host) == said
+    device.synchronize()
+    assert nans(host)
+    assert device.explain(host) == said
+    down = device.d2h(x, host, after=(device.run_on_device(lambda: None),))
+    np.negative(x, out=x)
+    assert "the device writes to its array" in device.explain(host)
+    down.wait()
+    negative = -x
+    device.d2h(negative, host, after=()).wait()
+    assert "the device's queue uses its array" in device.explain(host)
+    device.d2h(y, host).wait()
+    device.h2d(host, y)
+    device.d2h(x, host)
+    assert "h2d number 8 is torn: d2h number 9 uses its memory" in device.explain(y)

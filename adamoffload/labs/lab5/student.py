@@ -67,7 +67,7 @@ def send_two(device, first, second, staging, x, y):
 def gradient_down(device, w, g, host):
     """Compute 2 w into the device array g, bring it down to host, return the copy's ticket."""
     np.multiply(w, 2, out=g)
-    return device.d2h(g, host)
+    return device.d2h(g, host, after=())
 
 
 # Task 5: this adds what is not there yet.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -128,6 +129,19 @@ class Shuttled(ao.Optimizer):
     beta1_power = beta2_power = property(lambda self: self.global_step)
 
 
+class OnDisk(ao.Optimizer):
+    """State and master on the disk, in a directory of its own; named as `Subject` knows one."""
+
+    def __init__(self, params: Any, *, strategy: Any = "disk", **options: Any) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        rule = ao.rules.Adam(learning_rate=0.01)
+        super().__init__(params, rule, strategy=strategy, directory=self.folder.name, **options)
+
+    moment1 = property(lambda self: self.state["m"])
+    moment2 = property(lambda self: self.state["v"])
+    beta1_power = beta2_power = property(lambda self: self.global_step)
+
+
 FIRST = 1  # the step (counted from 0) from which on something is disturbed
 
 
@@ -239,9 +253,9 @@ class Broken(Armed):
         if self.mode == "wait":
             return self.late(*args, **kwargs)
         if self.mode == "half" and self.hook in COPIES:
-            source, target, after = args
+            source, target = (x.reshape(-1) for x in args[:2])  # whole arrays: no copies
             half = target.size // 2
-            self.original(source[:half], target[:half], after)
+            self.original(source[:half], target[:half], args[2])
         else:
             self.original(*args, **kwargs)
         raise Fault("too late to stop it")

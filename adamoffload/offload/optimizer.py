@@ -565,6 +565,7 @@ class Optimizer(Kept):
             names = self._settings.names
             flat = [None if names[i] in frozen else g for i, g in enumerate(flat)]
         underway = StepUnderway(self.global_step + 1)
+        kept = self._sums, self._micro_step
         with np.errstate(all="ignore"):  # inf and NaN pass through, as numbers do
             try:
                 self._integrity.begin(underway)
@@ -572,20 +573,22 @@ class Optimizer(Kept):
                 if self._accumulate > 1:
                     complete = self._add_up(flat, underway)
                     if not complete:
-                        self._integrity.end(underway)
                         self._report.add(loss)
+                        self._integrity.end(underway)
                         return (False,) * len(flat)
+                    underway.touched.clear()
                     flat = [self._sums.get(i) for i in range(len(flat))]
                 taken = self._taken(flat, underway)
+                self._sums, self._micro_step = {}, 0
                 self._integrity.end(underway)
             except BaseException as error:
                 counters = self._state.counters
                 self._integrity.conclude(underway, error, counters, self._pipeline.settle)
                 if self._micro_step >= self._accumulate:  # its gradients are in the sums
                     self._sums, self._micro_step = {}, 0
+                elif not underway.touched:  # nothing was added to, so nothing is counted
+                    self._sums, self._micro_step = kept
                 raise
-        if self._accumulate > 1:
-            self._sums, self._micro_step = {}, 0
         self._report.end(loss, self.global_step, taken=taken)
         return tuple(taken and g is not None for g in flat)
 
@@ -611,6 +614,7 @@ class Optimizer(Kept):
 
     def _add_up(self, flat: Sequence[Array | None], underway: StepUnderway) -> bool:
         """Add a micro-step's gradients to the sums; return whether the step is complete."""
+        added: dict[int, Array] = {}
         for i, gradient in enumerate(flat):
             if gradient is None:
                 continue
@@ -618,9 +622,9 @@ class Optimizer(Kept):
                 underway.touched.append(i)
                 np.add(self._sums[i], gradient, out=self._sums[i])
             else:
-                self._sums[i] = gradient.copy()
-        self._micro_step += 1
-        underway.touched.clear()
+                added[i] = gradient.copy()
+        # At once, or an interrupt in between would have the gradients counted twice.
+        self._sums, self._micro_step = {**self._sums, **added}, self._micro_step + 1
         return self._micro_step >= self._accumulate
 
     def close(self) -> None:

@@ -56,8 +56,7 @@ def _to_host(backend: Backend, source: Array, target: HostArray, record: Record)
     if isinstance(source, Stored):
         backend.read(source, target, record=record).wait()
         return
-    computed = backend.run_on_device(_nothing)  # what is in the queue may still write `source`
-    backend.d2h(source, target, after=(computed,), record=record).wait()
+    backend.d2h(source, target, record=record).wait()
 
 
 def _from_host(backend: Backend, source: HostArray, target: Array, record: Record) -> None:
@@ -66,7 +65,9 @@ def _from_host(backend: Backend, source: HostArray, target: Array, record: Recor
     elif isinstance(target, Stored):
         backend.write(np.asarray(source, order="C"), target, record=record).wait()
     else:
-        backend.h2d(np.asarray(source, order="C"), target, record=record).wait()
+        computed = backend.run_on_device(_nothing)  # what is in the queue may still write `target`
+        source = np.asarray(source, order="C")
+        backend.h2d(source, target, after=(computed,), record=record).wait()
 
 
 def _nothing() -> None:

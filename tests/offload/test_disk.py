@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +22,7 @@ from adamoffload.device.disk import DiskArray, DiskFile
 from adamoffload.offload.transfer import on_host
 
 import faults
-from faults import Setting, interrupt, trial
+from faults import OnDisk, Setting, interrupt, trial
 
 RULE = ao.rules.Adam(learning_rate=0.1)
 TO_DEVICE = ao.Strategy(name="disk to device", state="disk", arithmetic="device")
@@ -469,18 +468,6 @@ def test_a_state_is_at_rest_also_where_a_ticket_got_lost(tmp_path: Path) -> None
     with optimizer.exclusive():
         assert held.is_set()
     optimizer.close()
-
-
-class OnDisk(ao.Optimizer):
-    """As `faults` knows an optimizer, with a directory of its own."""
-
-    def __init__(self, params: Any, *, strategy: Any = "disk", **options: Any) -> None:
-        self.folder = tempfile.TemporaryDirectory()
-        super().__init__(params, RULE, strategy=strategy, directory=self.folder.name, **options)
-
-    moment1 = property(lambda self: self.state["m"])
-    moment2 = property(lambda self: self.state["v"])
-    beta1_power = beta2_power = property(lambda self: self.global_step)
 
 
 OPTIONS = (("chunk_bytes", 16), ("engine", "numpy"))

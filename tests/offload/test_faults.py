@@ -58,6 +58,36 @@ def test_an_interrupt_between_any_two_lines_loses_nothing(name: str) -> None:
     assert outcomes == {"as before", "refused", "done"}
 
 
+def test_an_interrupted_micro_step_is_counted_once() -> None:
+    """Its gradients, added to the sums before the interrupt, must not be added again."""
+    options = (*faults.SMALL_CHUNKS, ("accumulate", 2), ("threads", 1))
+    setting = Setting(ao.AdamOffload, "numpy", options=options)
+    expected, outcomes = faults.undisturbed(SETTINGS["AdamOffload numpy plain"]), set()
+    for call in (0, 1):
+        for k in range(0, 10_000, 1 + 12 * call):
+            subject = setting.build()
+            o, one, none = subject.optimizer, subject.gradients[0], [None] * 4
+            micro_steps = [one, none] if call == 0 else [none, one]
+            trace = faults.Interrupt(k, subject=subject)
+            for gradients in micro_steps[:call]:
+                o(gradients)
+            with suppress(KeyboardInterrupt), trace.armed():
+                o(micro_steps[call])
+            if trace.lines <= k:  # it has come to its end
+                break
+            try:
+                o._integrity.check()
+            except RuntimeError:
+                outcomes.add("refused")
+                continue
+            while not o.global_step:  # what was interrupted is repeated
+                for gradients in micro_steps[o._micro_step :]:
+                    o(gradients)
+            outcomes.add("taken")
+            assert subject.state() == expected[1], k
+    assert outcomes == {"taken", "refused"}
+
+
 def test_an_interrupt_while_helpers_write_loses_nothing() -> None:
     lines = faults.lines_of_a_step(IN_THREADS)
     outcomes = {trial(IN_THREADS, interrupt(k)) for k in range(0, lines, 5)}

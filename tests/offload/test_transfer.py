@@ -50,3 +50,21 @@ def test_from_any_place_to_any_other(
     for hop in {hop for hop, _ in moved}:
         assert sum(nbytes for name, nbytes in moved if name == hop) == values.nbytes
     directory.close()
+
+
+def test_what_the_device_still_computes_is_not_overtaken() -> None:
+    device = ao.get_backend("sim")
+    target = device.empty(5)
+    np.copyto(target, np.float32(0))  # in the queue, and the host does not wait
+    transfer(device, np.ones(5, np.float32), target)
+    assert device.asnumpy(target).tolist() == [1] * 5
+
+
+def test_a_state_that_moves_to_a_device_arrives() -> None:
+    device = ao.get_backend("sim")
+    w = ao.Parameter(device.asarray(np.ones(3, np.float32)), "w")
+    optimizer = ao.Optimizer([w], ao.rules.Adam(), strategy="adam-offload")
+    optimizer([2 * w.data])
+    before = optimizer.state["m"]["w"].tolist()
+    optimizer.to("resident")
+    assert device.asnumpy(optimizer.state["m"]["w"]).tolist() == before

@@ -2,14 +2,77 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adamoffload.arguments import describe
 
-__all__ = ["check_keys", "check_names", "listed", "short", "spelled"]
+__all__ = ["Spelled", "check_keys", "check_names", "listed", "short", "spelled"]
 
 _SHOWN = 4  # names that a message spells out
+_ELSEWHERE = {
+    "lr": ("learning_rate",),
+    "betas": ("beta1", "beta2"),
+    "momentum": ("beta1",),
+    "epsilon": ("eps",),
+    "parameters": ("params",),
+    "model_params": ("params",),
+    "optimizer": ("rule",),
+    "grad_clip": ("max_norm",),
+    "max_grad_norm": ("max_norm",),
+}
+"""What other libraries call an argument: what it may be called here."""
+
+
+class Spelled(ABCMeta):
+    """A type of classes that say what was meant when a keyword argument is none of theirs.
+
+    Examples
+    --------
+    >>> class Rule(metaclass=Spelled):
+    ...     def __init__(self, learning_rate=1e-3): ...
+    >>> Rule(lr=0.1)
+    Traceback (most recent call last):
+    TypeError: Rule has no argument 'lr': it is called learning_rate
+    """
+
+    if not TYPE_CHECKING:  # or the arguments of no constructor would be checked
+
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            """Construct an object."""
+            try:
+                return super().__call__(*args, **kwargs)
+            except TypeError:
+                message = _unknown(cls, kwargs)
+                if not message:
+                    raise
+                raise TypeError(message) from None
+
+    @property
+    def __signature__(cls) -> Any:
+        """The constructor's, which ``help`` would not find behind ``__call__``."""
+        from inspect import signature  # for messages and help only
+
+        own = signature(cls.__init__)  # type: ignore[misc]  # of this very class
+        parameters = [*own.parameters.values()][1:]
+        return own.replace(parameters=parameters, return_annotation=own.empty)
+
+
+def _unknown(cls: Spelled, given: Mapping[str, Any]) -> str:
+    known = cls.__signature__.parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return ""
+    for name in given:
+        if name not in known:
+            here = [other for other in _ELSEWHERE.get(name, ()) if other in known]
+            if here:
+                called = " and ".join(here)
+                return f"{cls.__name__} has no argument {name!r}: it is called {called}"
+            near = listed([name], [*known])
+            near = near if "near" in near else f"{name!r}; it takes {', '.join(known)}"
+            return f"{cls.__name__} has no argument {near}"
+    return ""
 
 
 def check_keys(

@@ -21,7 +21,7 @@ from adamoffload.device.parameter import Claim, Parameter
 from adamoffload.engine.kernel import kernel_type
 from adamoffload.engine.program import Program
 from adamoffload.engine.team import Workers
-from adamoffload.names import listed
+from adamoffload.names import Spelled, listed
 from adamoffload.observe.ledger import NO_LEDGER, Ledger
 from adamoffload.observe.probes import NO_PROBE, Probe
 from adamoffload.observe.rows import Watched
@@ -44,7 +44,7 @@ from adamoffload.rules.rule import Rule
 __all__ = ["Optimizer"]
 
 
-class Optimizer(Kept):
+class Optimizer(Kept, metaclass=Spelled):
     r"""Any rule, under any strategy: moves parameters by their gradients.
 
     In float32, where a thing runs never changes what it computes: every strategy gives the same

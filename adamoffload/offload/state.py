@@ -16,7 +16,7 @@ import numpy as np
 from adamoffload.arguments import describe, integer
 from adamoffload.device.backend import Array, HostArray, ResidencyError, Stored, backend_of
 from adamoffload.device.parameter import Parameter
-from adamoffload.names import check_keys, check_names, short
+from adamoffload.names import check_keys, check_names, listed, short
 from adamoffload.offload.settings import Settings, read_description, single
 from adamoffload.rules.rates import FixedRate
 
@@ -158,6 +158,8 @@ class _Shown(Mapping[str, Array]):
         self._arrays = arrays
 
     def __getitem__(self, name: str) -> Array:
+        if name not in self._arrays:
+            raise KeyError(f"there is none for {listed([name], [*self._arrays])}")
         array = self._arrays[name]
         if isinstance(array, Stored):
             array = array.read()

@@ -7,12 +7,13 @@ compiler (`adamoffload.engine.program`) makes of it what runs in place, on the h
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from adamoffload.names import Spelled
 from adamoffload.rules.rates import TableRate, read_decay, read_rate
 
 __all__ = ["FLUSH_INTERVAL", "Rule", "with_flush"]
@@ -23,7 +24,7 @@ FLUSH_INTERVAL = 64
 _SMALLEST_NORMAL = np.finfo(np.float32).smallest_normal
 
 
-class Rule(ABC):
+class Rule(metaclass=Spelled):
     r"""An elementwise update; subclass it for one of your own.
 
     A subclass says which `slots` it keeps, how it decays weights, what it computes in a step

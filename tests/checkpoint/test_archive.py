@@ -283,3 +283,13 @@ def test_only_what_a_damaged_file_can_raise_is_translated() -> None:
         raise KeyboardInterrupt
     with pytest.raises(CheckpointError, match="outside the file"), refused():
         raise OSError(22, "Invalid argument")
+
+
+def test_the_longest_name_that_stands_in_full() -> None:
+    assert member_name("m", "x" * 200, 7) == f"m/{'x' * 200}.npy"
+    assert member_name("m", "x" * 201, 7) == f"m/{'x' * 200}%~7.npy"
+
+
+def test_a_header_that_json_cannot_hold_is_refused() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        archived(header={"rate": float("nan")})

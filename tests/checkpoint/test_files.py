@@ -740,5 +740,61 @@ def test_a_save_waits_for_a_step_and_sees_all_of_it(tmp_path: Path) -> None:
         thread.join()
 
 
+def test_a_second_moment_that_is_negative_is_refused() -> None:
+    text, members = checkpoints.taken_apart(FILE)
+    name = next(name for name in members if name.startswith("v/b"))
+    members[name] = members[name][:-4] + np.float32(-1).tobytes()
+    with pytest.raises(ao.CheckpointError, match="v of 'b' is negative somewhere"):
+        raise_for(checkpoints.put_together(text, members))
+
+
+def mastered() -> Any:
+    return build(ao.Optimizer, rule=ao.rules.AdamW(), strategy="zero-offload")
+
+
+def test_a_master_is_that_of_the_file_and_not_made_of_the_weights(tmp_path: Path) -> None:
+    first, second = mastered(), mastered()
+    first.parameters[0].data[...] = 5  # by hand, and the master is left as it is
+    ao.save(tmp_path / "x", first)
+    ao.load(tmp_path / "x", second)
+    assert second.master["a"].tolist() == first.master["a"].tolist() != [5] * 5
+
+
+def test_a_master_of_another_type_is_refused(tmp_path: Path) -> None:
+    own = mastered()
+    text, members = checkpoints.taken_apart(checkpoints.written(own))
+    header = json.loads(text)
+    (entry,) = (e for e in header["arrays"] if (e["kind"], e["name"]) == ("master", "a"))
+    entry["dtype"] = "float64"
+    data = checkpoints.put_together(json.dumps(header).encode(), members)
+    with pytest.raises(ValueError, match=r"master of 'a' must have .* got .* and 'float64'"):
+        checkpoint.read(io.BytesIO(data), own)
+
+
+class Falling:
+    """A schedule with a state of its own."""
+
+    rate = 0.5
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def __call__(self, step: int) -> float:
+        self.steps = step
+        return 0.5
+
+
+def test_a_schedule_with_a_state_is_reported_where_it_is_saved(tmp_path: Path) -> None:
+    optimizer = train(build(learning_rate=Falling()))
+    with pytest.warns(UserWarning, match=r"save: the state of learning_rate Falling") as warned:
+        ao.save(tmp_path / "x", optimizer)
+    assert warned[0].filename == __file__
+
+
+def test_strict_is_a_bool(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="load: strict must be"):
+        ao.load(tmp_path / "x", build(), strict="no")  # type: ignore[arg-type]
+
+
 def test_files_knows_no_checkpoint() -> None:
     assert "adamoffload" not in Path(files.__file__).read_text().replace(".adamoffload-", "")

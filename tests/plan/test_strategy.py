@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import adamoffload as ao
+from adamoffload.plan.strategy import find_strategy
 
 BYTES = {  # down, up, read, written: float32 weights, Adam
     "resident": (0, 0, 0, 0),
@@ -97,3 +98,41 @@ def test_a_master_beside_float32_weights_is_refused() -> None:
 def test_an_unknown_name_comes_with_the_nearest() -> None:
     with pytest.raises(KeyError, match="near 'state-shuttle'"):
         ao.strategies["state-shutle"]
+
+
+def test_a_strategy_is_found_by_itself_or_by_its_name() -> None:
+    own = ao.Strategy(state="host")
+    assert find_strategy("x", own) is own
+    assert find_strategy("x", "disk") is ao.strategies["disk"]
+    with pytest.raises(TypeError, match=r"x: strategy must be a name or .*, got 3"):
+        find_strategy("x", 3)
+    with pytest.raises(ValueError, match=r"x: strategy must be one of resident, .*near 'disk'"):
+        find_strategy("x", "disc")
+
+
+def test_the_mapping_of_strategies_is_a_mapping() -> None:
+    assert len(ao.strategies) == len([*ao.strategies])
+    assert repr(ao.strategies).startswith("strategies: resident, adam-offload, ")
+
+
+@pytest.mark.parametrize("name", ["resident", "adam-offload"])
+def test_gradients_that_add_up_take_four_bytes_more(name: str) -> None:
+    strategy, rule = ao.strategies[name], ao.rules.Adam()
+    one = strategy.memory_per_parameter(rule, "float32")
+    assert strategy.memory_per_parameter(rule, "float32", accumulate=1) == one
+    several = strategy.memory_per_parameter(rule, "float32", accumulate=2)
+    assert several == {**one, "device": one["device"] + 4}
+    moved = strategy.bytes_per_parameter(rule, "float32")
+    assert strategy.bytes_per_parameter(rule, "float32", accumulate=1) == moved
+    for method in (strategy.bytes_per_parameter, strategy.memory_per_parameter):
+        with pytest.raises(ValueError, match="accumulate must be at least 1"):
+            method(rule, "float32", accumulate=0)
+
+
+def test_by_default_it_holds_for_everything() -> None:
+    strategy = ao.Strategy()
+    assert (strategy.fraction, strategy.minimum_size, strategy.every) == (1.0, 0, 1)
+    assert strategy.conditions == []
+    assert replace(strategy, every=2).conditions[0] == "for one tensor in 2"
+    assert replace(strategy, fraction=0.99).conditions[0].startswith("for 99% of the model")
+    assert replace(strategy, minimum_size=1).conditions[0].startswith("for tensors of 1 ")

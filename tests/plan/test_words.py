@@ -86,3 +86,26 @@ def test_a_notebook_shows_a_table_of_the_same() -> None:
     assert html_table("<b>", ("a&b",), ()).startswith(
         "<table><caption>&lt;b&gt;</caption><tr><th>a&amp;b</th></tr>"
     )
+
+
+def test_one_thing_goes_and_two_go() -> None:
+    text = ao.strategies["adam-offload"].text(ao.rules.Adam())
+    assert "the gradient goes down" in text
+    assert "the update goes up" in text
+    assert "adds it to the weights" in text
+    assert "new weights go up" in ao.strategies["zero-offload"].text(ao.rules.Adam())
+    assert "they replace the weights" in ao.strategies["zero-offload"].text(ao.rules.Adam())
+    shuttled = ao.strategies["state-shuttle"]
+    assert "m and v come up" in shuttled.text(ao.rules.Adam())
+    assert "m comes up" in shuttled.text(ao.rules.Lion())
+
+
+def test_the_first_number_says_what_it_counts() -> None:
+    moved = {"d2h": 4, "h2d": 2, "read": 12, "write": 1}
+    assert said_to_move(moved) == "4 bytes down, 2 up, 12 read, 1 written"
+
+
+def test_the_table_of_a_notebook_has_bytes_where_something_moves() -> None:
+    html = ao.strategies["adam-offload"]._repr_html_()
+    assert "<td>d2h</td><td>4 B</td>" in html
+    assert "<td>host</td><td></td>" in html

@@ -89,7 +89,7 @@ def check_names(
     what: str,
     found: Iterable[Any],
     expected: Iterable[str],
-    optional: Sequence[str] = (),
+    optional: Iterable[str] = (),
 ) -> None:
     """Refuse names that are missing or not expected, with those that come closest.
 
@@ -99,7 +99,7 @@ def check_names(
     Traceback (most recent call last):
     ValueError: AdamOffload: moment1 lacks 'fc.weight' (there is 'fc.weigth')
     """
-    found, expected = dict.fromkeys(found), dict.fromkeys(expected)
+    found, expected, optional = dict.fromkeys(found), dict.fromkeys(expected), {*optional}
     missing = [name for name in expected if name not in found and name not in optional]
     unexpected = [name for name in found if name not in expected]
     wrong = []

@@ -127,8 +127,8 @@ def write(
 
     A file that could not be written to the end is of no use.
     """
-    archive = zipfile.ZipFile(file, "w")
     listed: list[dict[str, Any]] = []
+    archive = zipfile.ZipFile(file, "w")
     try:
         for entry, blocks in arrays:
             # Without a time stamp one state has one file.

@@ -574,8 +574,10 @@ class Optimizer(Kept, metaclass=Spelled):
                     complete = self._add_up(flat, underway)
                     if not complete:
                         self._report.add(loss)
+                        kept = self._sums, self._micro_step
                         self._integrity.end(underway)
                         return (False,) * len(flat)
+                    kept = {}, 0  # a step that raises from here on drops its micro-steps
                     underway.touched.clear()
                     flat = [self._sums.get(i) for i in range(len(flat))]
                 taken = self._taken(flat, underway)
@@ -584,10 +586,7 @@ class Optimizer(Kept, metaclass=Spelled):
             except BaseException as error:
                 counters = self._state.counters
                 self._integrity.conclude(underway, error, counters, self._pipeline.settle)
-                if self._micro_step >= self._accumulate:  # its gradients are in the sums
-                    self._sums, self._micro_step = {}, 0
-                elif not underway.touched:  # nothing was added to, so nothing is counted
-                    self._sums, self._micro_step = kept
+                self._sums, self._micro_step = kept
                 raise
         self._report.end(loss, self.global_step, taken=taken)
         return tuple(taken and g is not None for g in flat)

@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,7 +66,7 @@ def load_state_dict(subject: Subject, path: str) -> None:
 def submit(subject: Subject, path: str) -> None:
     optimizer = subject.optimizer
     for i, gradient in enumerate(subject.gradients[1]):
-        if i not in optimizer._pending:
+        with suppress(ValueError):  # it was submitted already
             optimizer.submit(f"p{i}", gradient)
     optimizer.step()
 
@@ -140,7 +141,10 @@ def trial(kind: str, name: str, disturbance: Callable[[Subject], Any], path: str
         ao.load(path, subject.optimizer)
         assert not faults.differences(subject.state(), before), "a load does not repair it"
     if outcome in ("as before", "refused"):
-        operation.act(subject, path)
+        try:
+            operation.act(subject, path)
+        except (Fault, RuntimeError) as error:
+            raise AssertionError(f"{outcome}, and fails again: {error!r}") from error
     differing = faults.differences(subject.state(), after)
     assert not differing, f"{outcome}, and {differing} are silently wrong"
     for number in range(1 + operation.steps, 3):  # and it goes on
@@ -224,8 +228,8 @@ def main() -> None:
             faulthandler.dump_traceback_later(120, exit=True)  # a deadlock
             try:
                 tally[word, trial(kind, name, disturbance, path)] += 1
-            except AssertionError as error:
-                failures[f"{kind}, {word}: {str(error)[:200]}"] += 1
+            except Exception as error:
+                failures[f"{kind}, {word}: {type(error).__name__}: {str(error)[:200]}"] += 1
                 for extra in set(os.listdir(folder)) - {"run"}:
                     os.remove(os.path.join(folder, extra))
     faulthandler.cancel_dump_traceback_later()

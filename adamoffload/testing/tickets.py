@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 
@@ -193,6 +194,15 @@ class Tickets(Promises):
             getattr(device.run_on_device(partial(called.append, 1)), name)
             assert called, f"a ticket told its {name} before it was done"
 
+    def test_any_thread_may_wait(self, new_device: NewDevice) -> None:
+        """A ticket that another thread has waited for is done, too."""
+        device, good = new_device(), self.numbers()
+        x, host = device.asarray(good), poisoned(self.elements, FLOAT32)
+        work = device.run_on_device(lambda: np.add(x, 1, out=x))
+        copy = device.d2h(x, host, after=(work,))
+        together(copy.wait)
+        same(host.copy(), good + 1, "d2h was not done after another thread's wait()")
+
     # -- errors ---------------------------------------------------------------------------------
 
     def test_errors_reach_the_host(self, new_device: NewDevice) -> None:
@@ -209,12 +219,16 @@ class Tickets(Promises):
             assert on_host is error, f"run_on_host lost the error of its function: {error!r}"
 
     def test_nothing_starts_after_a_failure(self, new_device: NewDevice) -> None:
-        """Each kind of work fails with the ticket it comes after, wherever that stands, undone."""
+        """Each kind of work fails with a ticket that it comes after, and is left undone.
+
+        Wherever that ticket stands among others, and also if the host has waited for it.
+        """
         device = new_device()
         fine, host = device.asarray(np.zeros(3, "f")), np.zeros(3, "f")
         makers: tuple[Callable[[], Ticket], ...] = (
             partial(Elsewhere, fail),
             partial(failed, device),
+            partial(_told, device),
         )
         for make in makers:
             for place in range(3):
@@ -263,6 +277,14 @@ class Tickets(Promises):
         device.d2h(x, host, after=(work,)).wait()
         same(host, good + 1, "a failure stopped work that did not come after it")
         same(device.asnumpy(x * 2), 2 * (good + 1), "the device does not work after a failure")
+
+
+def _told(device: Backend) -> Ticket:
+    """Return a failed ticket, of which the host knows it."""
+    ticket = failed(device)
+    with suppress(Mine):
+        ticket.wait()
+    return ticket
 
 
 def _here(function: Callable[[], object]) -> None:

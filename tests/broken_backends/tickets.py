@@ -634,3 +634,36 @@ class StopsAfterAFailure(LazyBackend):
         except BaseException:
             self.stopped = True
             raise
+
+
+@broken(
+    _TRAVELS,
+    "nothing_starts_after_a_failure",
+    "a failed ticket that the host has waited for counts as done",
+    "ignores that ticket 1 of 3 failed",
+)
+class ForgivesWhatWasTold(LazyHooks):
+    def waits(
+        self, kind: str, after: tuple[Ticket, ...], source: Any = None, target: Any = None
+    ) -> tuple[Ticket, ...]:
+        return tuple(t for t in after if not (isinstance(t, Later) and t.times and t.error))
+
+
+class _OfItsThread(Later):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.thread = threading.get_ident()
+
+    def wait(self) -> None:
+        if threading.get_ident() == self.thread:
+            super().wait()
+
+
+@broken(
+    _WAIT,
+    "any_thread_may_wait",
+    "wait() in another thread than that of the call returns at once",
+    "was not done after another thread's wait()",
+)
+class WaitsInItsThread(Guesses):
+    kind = _OfItsThread

@@ -44,3 +44,10 @@ def test_every_element_is_in_one_chunk_unless_its_parameter_is_absent(
 def test_neighbours_of_one_class_share_a_segment() -> None:
     (chunk,) = plan_chunks([2, 3, 1], [0, 1, 2], ["a", "a", "b"], 100)
     assert [(s.start, s.stop) for s in chunk.segments] == [(0, 5), (5, 6)]
+
+
+def test_a_piece_says_which_elements_of_its_parameter_go_where_in_the_chunk() -> None:
+    _, second = plan_chunks([2, 5], [0, 1], ["a", "a"], 4)
+    assert [(p.parameter_slice, p.chunk_slice) for p in second.pieces] == [
+        (slice(2, 5), slice(0, 3))
+    ]

@@ -14,6 +14,7 @@ from adamoffload.plan.hops import (
     LANES,
     Declared,
     Place,
+    Stage,
     bytes_by_lane,
     derive,
     legs,
@@ -121,3 +122,7 @@ def test_only_arithmetic_on_the_host_needs_the_gradient_there() -> None:
     assert names == ["apply"]
     names = [h.name for h in derive([], "host", 4, "update", 4)]
     assert names == ["prepare", "d2h", "update", "h2d", "apply"]
+
+
+def test_a_stage_computes_only_where_it_says_so() -> None:
+    assert not Stage("d2h", "d2h", "device", "host", {"gradient": 4}).arithmetic

@@ -112,7 +112,7 @@ class Decay:
     owner: str
     source: float | Callable[[int], Any]
     first: Mapping[str, Any] = field(init=False, compare=False, repr=False)
-    """As `FunctionRate.first`."""
+    """The numbers in a function when it was read."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "first", numbers_in(self.source))

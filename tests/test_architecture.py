@@ -36,7 +36,7 @@ TESTED_ELSEWHERE = {
 }
 """Rooms and modules without a test file for each module, and why."""
 NOT_AT_IMPORT = (
-    *("matplotlib", "tqdm", "cupy", "torch", "numba", "pytest", "importlib.metadata"),
+    *("matplotlib", "ml_dtypes", "tqdm", "cupy", "torch", "numba", "pytest", "importlib.metadata"),
     *("adamoffload_cupy", "adamoffload_numpy", "adamoffload_sim"),
 )
 
@@ -193,7 +193,14 @@ def test_only_plots_imports_matplotlib_at_its_top(path: Path) -> None:
 @pytest.mark.parametrize("path", [*PACKAGE, *BACKENDS], ids=name_of)
 def test_the_framework_depends_on_numpy_alone(path: Path) -> None:
     if path in PACKAGE:
-        known = {"numpy", "adamoffload", "matplotlib", "tqdm", *sys.stdlib_module_names}
+        known = {
+            "numpy",
+            "adamoffload",
+            "matplotlib",
+            "ml_dtypes",
+            "tqdm",
+            *sys.stdlib_module_names,
+        }
         optional = {"numba"}  # the `fast` extra
         if path.name == "peers.py":
             optional = {"torch", "deepspeed", "jax", "optax"}  # peers, measured if installed

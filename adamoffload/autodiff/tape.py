@@ -35,6 +35,7 @@ from adamoffload.autodiff.derivatives import (
     scatter,
 )
 from adamoffload.device.backend import Array
+from adamoffload.device.half import is_half
 from adamoffload.device.hints import hint
 from adamoffload.device.parameter import Parameter, stand_ins
 from adamoffload.names import spelled
@@ -335,7 +336,7 @@ class Traced(NDArrayOperatorsMixin):
     def astype(self, dtype: Any) -> Any:
         """Return the array in another type: a constant if that is not of floating-point numbers."""
         value = self.value.astype(dtype)
-        return Traced(value, ((self._record, _identity),)) if value.dtype.kind == "f" else value
+        return Traced(value, ((self._record, _identity),)) if _is_floating(value.dtype) else value
 
     def flatten(self) -> Any:
         """Return the array in one dimension."""
@@ -478,6 +479,10 @@ def _backward(
                 ready.append(operand)
             elif operand in parameters:
                 deliver(parameters[operand], operand.take())
+
+
+def _is_floating(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind == "f" or is_half(dtype)
 
 
 def _identity(gradient: Array) -> Array:
@@ -661,7 +666,7 @@ def _checked(parameters: object) -> tuple[Parameter, ...]:
                 f"value_and_grad: parameters[{i}] must be a Parameter, got {describe(parameter)}; "
                 f"write Parameter(array, name=...)"
             )
-        if parameter.dtype.kind != "f":
+        if not _is_floating(parameter.dtype):
             raise TypeError(
                 f"value_and_grad: parameter {parameter.name!r} must hold floating-point numbers, "
                 f"got {parameter.dtype}"

@@ -22,6 +22,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from adamoffload.arguments import positive_integer
 from adamoffload.device.backend import DeviceMemoryError, HostArray, Memory, ResidencyError
+from adamoffload.device.half import any_half, compute, compute_at, named
 from adamoffload.device.hints import hint
 from adamoffload.names import spelled
 
@@ -264,7 +265,11 @@ device 'numpy'; nothing is copied implicitly: call device.asarray(x) first
         except _NotOurs:
             return NotImplemented
         call = ufunc if method == "__call__" else getattr(ufunc, method)
-        result = call(*operands, **keywords)
+        if any_half(operands) or "dtype" in keywords:
+            in_float32 = compute_at if method == "at" else compute
+            result = in_float32(call, operands, keywords)
+        else:
+            result = call(*operands, **keywords)
         out = kwargs.get("out")
         if self._pool.observe is not None:
             return self._observed(ufunc.__name__, method, inputs, kwargs, result)
@@ -468,10 +473,10 @@ device 'numpy'; nothing is copied implicitly: call device.asarray(x) first
             return items if isinstance(value, list) else tuple(items)
         if isinstance(value, np.ndarray) or hasattr(value, "__array_function__"):
             return self._operand(value)
-        return value  # an axis, a dtype, a subscript string, ...
+        return named(value)  # an axis, a dtype, a subscript string, ...
 
     def _call(
-        self, function: object, call: Callable[..., Any], args: Any, kwargs: dict[str, Any]
+        self, function: Any, call: Callable[..., Any], args: Any, kwargs: dict[str, Any]
     ) -> Any:
         """Run NumPy's `function`, as `call`, on the arrays behind its arguments."""
         if function in _OF_DATA:
@@ -479,10 +484,19 @@ device 'numpy'; nothing is copied implicitly: call device.asarray(x) first
                 if isinstance(value, _SEQUENCES):
                     self._operand(value)  # raises: a list here is data, not an axis or a shape
         sources = [self]
-        result = call(
-            *[self._tree(value, sources) for value in args],
-            **{key: self._tree(value, sources) for key, value in kwargs.items()},
-        )
+        operands = [self._tree(value, sources) for value in args]
+        keywords = {key: self._tree(value, sources) for key, value in kwargs.items()}
+        halves = any_half([source._array for source in sources])
+        if halves and function is np.nan_to_num:  # to NumPy bfloat16 has no largest number
+            raise TypeError(
+                "np.nan_to_num does not run in 16 bits on a device; "
+                "write np.where(np.isfinite(x), x, 0)"
+            )
+        if function in _ARITHMETIC and (halves or "dtype" in keywords):
+            given = operands if call is function else [self._array, *operands]
+            result = compute(function, given, keywords)
+        else:
+            result = call(*operands, **keywords)
         if function in _METADATA:
             return result
         out = kwargs.get("out")
@@ -628,6 +642,16 @@ _OF_DATA = frozenset(
         "take take_along_axis vdot where"
     ).split()
 )
+
+# What a device computes in float32 where its operands have 16 bits; all others move or choose.
+_ARITHMETIC = frozenset(
+    getattr(np, name)
+    for name in (
+        "allclose amax amin argmax argmin average clip cumprod cumsum diff dot einsum inner "
+        "isclose kron max mean median min nanmax nanmean nanmin nansum outer prod ptp quantile "
+        "round std sum tensordot trace var vdot"
+    ).split()
+).union([np.linalg.norm])
 
 _FUNCTIONS = frozenset(
     getattr(np, name)

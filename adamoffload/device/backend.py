@@ -399,7 +399,7 @@ class Backend(ABC):
         ----------
         shape : int or tuple of int, >= 0
             Length of each dimension.
-        dtype : dtype
+        dtype : dtype or "bfloat16"
             Numbers or bools.
 
         Raises
@@ -441,37 +441,47 @@ class Backend(ABC):
         return self._empty_pinned(math.prod(lengths), numbers).reshape(lengths)
 
     @final
-    def asarray(self, host: object, *, record: _Record = _ignore) -> Array:
+    def asarray(self, host: object, dtype: Any = None, *, record: _Record = _ignore) -> Array:
         """Copy a host array to the device.
 
         Parameters
         ----------
         host : array_like
             Numbers or bools; an array that is on this device already is returned as it is.
+        dtype : dtype or "bfloat16", optional
+            What they become first, on the host; their own type if left out.
         record : callable
             From `Ledger.at`; the copy is counted in `traffic` in any case.
 
         Returns
         -------
         device array
-            C-contiguous, of the same shape and dtype; never an alias of host memory.
+            C-contiguous, of the same shape; never an alias of host memory.
 
         Raises
         ------
         ResidencyError
             If `host` is on another device.
         TypeError
-            If it does not hold numbers.
+            If it does not hold numbers, or `dtype` is no type of numbers.
         ValueError
             If it is a ragged list.
         DeviceMemoryError
             If it does not fit.
+
+        Examples
+        --------
+        >>> import adamoffload as ao
+        >>> ao.get_backend("numpy").asarray([1.5, 2], "bfloat16")
+        DeviceArray(shape=(2,), dtype=bfloat16, device='numpy')
         """
+        wanted = None if dtype is None else _numbers("asarray", dtype)
         if self.owns(host):
-            return host
+            there: Array = host
+            return there if wanted in (None, there.dtype) else there.astype(wanted)
         if not isinstance(host, np.ndarray) and backend_of(host) is not None:
             raise ResidencyError(f"asarray: expected an array on the host, got {_place(host)}")
-        source = np.asarray(host, order="C")
+        source = np.asarray(host, wanted, order="C")
         target = self._empty(source.shape, _numbers("asarray", source.dtype))
         self.h2d(source, target, record=record).wait()
         return target
@@ -726,8 +736,10 @@ def backend_of(array: object) -> Backend | None:
 
 
 def _numbers(caller: str, dtype: Any) -> np.dtype[Any]:
+    if isinstance(dtype, str) and dtype == "bfloat16":  # NumPy knows it once it was imported
+        from ml_dtypes import bfloat16 as dtype
     found: np.dtype[Any] = np.dtype(dtype)
-    if found.kind not in "biufc":
+    if found.kind not in "biufc" and found.type.__name__ != "bfloat16":
         raise TypeError(f"{caller}: expected numbers, got an array of dtype {found}")
     return found
 

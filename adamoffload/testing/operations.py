@@ -11,10 +11,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 
 from adamoffload.autodiff.functions import gelu, layer_norm, softmax_cross_entropy
 from adamoffload.autodiff.tape import value_and_grad
 from adamoffload.device.backend import Array, Backend, HostArray
+from adamoffload.device.half import HALVES
 from adamoffload.device.parameter import Parameter
 from adamoffload.device.registry import get_backend
 from adamoffload.offload.faces import AdamOffload
@@ -76,6 +78,32 @@ class Operations(Promises):
             np.add(expected, 1, out=expected)
             same(device.asnumpy(x), host, f"{what} is not a view")
             assert np.may_share_memory(part, x), f"np.may_share_memory denies {what}"
+
+    def test_sixteen_bits(self, new_device: NewDevice) -> None:
+        """float16 and bfloat16 stay what they are; what they sum up is rounded at the end only."""
+        for name in HALVES:
+            device = new_device()
+            try:
+                ones = device.zeros((1, 4096), name) + 1
+            except TypeError as error:
+                pytest.skip(str(error))
+            for what, total in _TOTALS.items():
+                found = _done(f"{what} in {name}", total, ones)
+                assert found.dtype == ones.dtype, f"{what} of {name} returns {found.dtype}"
+                value = device.asnumpy(found).item()
+                assert value == 4096, f"{what} of 4096 ones in {name} is {value}"
+            host = _operands()
+            x, batch = (device.asarray(array).astype(name) for array in host[:2])
+            there = Operands(x, batch, *map(device.asarray, host[2:]))
+            for what, compute in {**_EXACT, **_ROUNDED}.items():
+                result = _done(f"{what} in {name}", compute, there)
+                expected = np.asarray(compute(host))
+                kind = x.dtype if expected.dtype == np.float32 else expected.dtype
+                kind = expected.dtype if what in _WIDER else kind
+                assert result.dtype == kind, f"{what} of {name} returns {result.dtype}"
+                found = device.asnumpy(result).astype(np.float32)
+                close = np.allclose(found, expected, rtol=2**-6, atol=0.25)
+                assert close, f"{what} differs in {name}"
 
     def test_a_model_trains(self, new_device: NewDevice) -> None:
         """Words are looked up, normalised, multiplied and told apart: as on the numpy backend."""
@@ -180,6 +208,23 @@ _EXACT: dict[str, Callable[[Operands], Any]] = {
     "astype to half and back": lambda o: o.x.astype(np.float16).astype(np.float32),
     "np.copy": lambda o: np.copy(o.x.T, order="C"),
     "np.transpose and copy": lambda o: np.transpose(o.x).copy(),
+}
+
+_WIDER = frozenset(
+    [
+        "arithmetic with numpy scalars",
+        "np.sum of a comparison",
+        "np.zeros_like and astype",
+        "astype to half and back",
+    ]
+)
+"""What says itself, or by a scalar of NumPy, which type its result has."""
+
+_TOTALS: dict[str, Callable[[Any], Any]] = {
+    "np.sum": lambda ones: np.sum(ones),
+    "a product": lambda ones: ones @ np.transpose(ones),
+    "np.einsum": lambda ones: np.einsum("ij,ij->", ones, ones),
+    "np.mean": lambda ones: np.mean(ones * 4096),
 }
 
 _ROUNDED: dict[str, Callable[[Operands], Any]] = {

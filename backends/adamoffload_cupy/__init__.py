@@ -32,6 +32,7 @@ from adamoffload.device.backend import Backend, DeviceMemoryError, HostArray, Me
 __all__ = ["CupyBackend"]
 
 _OLDEST = 13  # ndarray.get(blocking=False)
+_HAS_BFLOAT16 = 14
 
 
 @final
@@ -182,7 +183,15 @@ class CupyBackend(Backend):
 
     def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         with self._gpu:
-            return self._cupy.empty(shape, dtype)
+            try:
+                return self._cupy.empty(shape, dtype)
+            except (TypeError, ValueError) as error:
+                if dtype.type.__name__ != "bfloat16":
+                    raise
+                raise TypeError(
+                    f"cupy: CuPy {self._cupy.__version__} has no bfloat16 ({error}); "
+                    f"pip install --upgrade 'cupy>={_HAS_BFLOAT16}'"
+                ) from None
 
     def _empty_pinned(self, size: int, dtype: np.dtype[Any]) -> HostArray:
         import cupyx

@@ -93,6 +93,16 @@ def test_erf_is_as_exact_as_it_says() -> None:
     assert np.isnan(erf(np.array([np.nan]))[0])
 
 
+@pytest.mark.parametrize(("name", "last"), [("float16", 2.0**-11), ("bfloat16", 2.0**-8)])
+def test_erf_rounds_16_bits_once(name: str, last: float) -> None:
+    device = ao.get_backend("numpy")
+    x = device.asarray(np.linspace(-3, 3, 101), name)
+    exact = np.array([math.erf(value) for value in device.asnumpy(x).astype(float)])
+    result = device.asnumpy(erf(x))
+    assert result.dtype == x.dtype
+    assert np.max(np.abs(result.astype(float) - exact)) <= last / 2 + 1e-6
+
+
 def test_erf_has_its_textbook_derivative_everywhere(rng: np.random.Generator) -> None:
     x = rng.uniform(-7, 7, (3, 5))
     for place in (None, ao.get_backend("numpy"), ao.get_backend("sim"), fake_cupy.device()):

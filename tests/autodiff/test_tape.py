@@ -785,3 +785,43 @@ def test_importing_loads_numpy_only() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@pytest.mark.parametrize("float32_loss", [False, True])
+def test_gradients_in_16_bits_are_those_of_float64_up_to_its_rounding(
+    name: str, float32_loss: bool
+) -> None:
+    """A few roundings of half a last place each: 4 of them, of the largest element."""
+    device = ao.get_backend("numpy")
+    rng = np.random.default_rng(3)
+    w, b = rng.standard_normal((8, 16)) / 4, rng.standard_normal(16) / 4
+    v, table = rng.standard_normal((16, 3)) / 4, rng.standard_normal((5, 8)) / 2
+    words, labels = rng.integers(0, 5, 12), rng.integers(0, 3, 12)
+    there = [Parameter(device.asarray(x, name), f"w{i}") for i, x in enumerate((w, b, v, table))]
+    exact = [host(device.asnumpy(p.data).astype(np.float64), p.name) for p in there]
+
+    def loss(parameters: list[Parameter], put: Callable[[Any], Any]) -> Any:
+        w, b, v, table = parameters
+        logits = np.tanh(table[put(words)] @ w + b) @ v
+        if float32_loss and put is not np.asarray:
+            logits = logits.astype(np.float32)
+        return softmax_cross_entropy(logits, put(labels))
+
+    value, gradients = value_and_grad(lambda: loss(there, device.asarray), there)()
+    expected, exact_gradients = value_and_grad(lambda: loss(exact, np.asarray), exact)()
+    last = {"float16": 2.0**-11, "bfloat16": 2.0**-8}[name]
+    assert value.dtype == (np.float32 if float32_loss else there[0].dtype)
+    assert abs(float(value) - expected) <= 4 * last * expected
+    for got, want, parameter in zip(gradients, exact_gradients, there, strict=True):
+        assert (got.dtype, got.shape) == (parameter.dtype, parameter.shape)
+        difference = np.abs(device.asnumpy(got).astype(np.float64) - want)
+        assert np.max(difference) <= 4 * last * np.max(np.abs(want))
+
+
+def test_a_cast_to_16_bits_passes_the_gradient_on_rounded() -> None:
+    device = ao.get_backend("numpy")
+    w = Parameter(device.asarray(np.array([1.0, 2.0], np.float32)), "w")
+    (g,) = grads_of(lambda: np.sum(w.astype("bfloat16") * (1 + 2**-7)), w)
+    assert g.dtype == np.float32
+    np.testing.assert_array_equal(device.asnumpy(g), np.full(2, 1 + 2**-7, np.float32))

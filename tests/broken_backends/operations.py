@@ -13,6 +13,7 @@ from lazy_backend import LazyArray, LazyBackend
 _NUMPY = "computes on device arrays with plain ``np.*`` calls"
 _RESULTS, _WRITES = "results_stay_on_the_device", "writes_reach_their_array"
 _ROUNDED, _VIEWS = "functions_agree_with_numpy", "slices_are_views"
+_HALVES = "sixteen_bits"
 
 
 def _missing(function: Callable[..., Any], test: str, name: str) -> None:
@@ -99,6 +100,20 @@ def _rough(right: Any, called: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return result
 
 
+def _rounding_sums(right: Any, called: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    if called is not np.sum or args[0].dtype != np.float16 or kwargs:
+        return right(called, args, kwargs)
+    total = right(np.sum, (args[0][0, :0],), {})
+    for i in range(args[0].shape[1]):
+        total = total + args[0][0, i]
+    return total
+
+
+def _widening(right: Any, called: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    result = right(called, args, kwargs)
+    return result.astype(np.float32) if _named(called) == "sqrt" else result
+
+
 def _unaliased(right: Any, called: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return False if called is np.may_share_memory else right(called, args, kwargs)
 
@@ -124,6 +139,13 @@ _wrong(
 )
 _wrong(_RESULTS, "np.zeros_like does not clear its array", "differs", _uncleared)
 _wrong(_ROUNDED, "np.exp has the precision of float16", "np.exp differs", _rough)
+_wrong(
+    _HALVES,
+    "16-bit sums are rounded after every element",
+    "np.sum of 4096 ones in float16 is 2048",
+    _rounding_sums,
+)
+_wrong(_HALVES, "np.sqrt of 16 bits returns 32", "np.sqrt of float16 returns float32", _widening)
 _wrong(
     _VIEWS,
     "np.may_share_memory always says no",

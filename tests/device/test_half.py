@@ -177,7 +177,8 @@ def test_types_are_promoted_as_numpy_does(
     there = device.asarray(other) if isinstance(other, np.ndarray) else other
     for result in (device.asarray(host) * there, there + device.asarray(host)):
         assert result.dtype == (dtype if expected == "half" else np.dtype(expected))
-        assert result.dtype == (host * other).dtype
+        if dtype == FLOAT16:  # what ml_dtypes does on the host has changed over its versions
+            assert result.dtype == (host * other).dtype
 
 
 def test_the_two_types_meet_in_float32(device: ao.Backend) -> None:

@@ -182,7 +182,7 @@ gc.disable()
 device = ao.get_backend("numpy")
 w = ao.Parameter(device.asarray(np.ones(1000, np.float32)), "w")
 optimizer = ao.AdamOffload([w], probe=ao.Probe(), engine="numba")
-fused._compiled = None  # whatever is not compiled yet would fail
+fused.compiled = None  # whatever is not compiled yet would fail
 used = device.memory().used
 for _ in range(3):
     optimizer([device.asarray(np.ones(1000, np.float32))])

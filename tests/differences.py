@@ -84,3 +84,10 @@ SCHEDULES: dict[tuple[str, str, str], str] = {
     }.items()
     for argument in arguments
 }
+
+# Recordings of other libraries, in 16 and 8 bits.
+SIXTEEN_BITS = {
+    "torch": "its m is a fused multiply-add, so that one in 500 is rounded to the other side",
+    "deepspeed": "betas are rounded to float32 before 1 - beta, and their powers are running "
+    "products in float32; here both are computed in float64",
+}

@@ -18,10 +18,10 @@ TORCH: dict[str, dict[str, Any]] = json.loads((ORACLE / "torch_rules.json").read
 """Recorded cases; see ``oracle/record_torch_rules.py``."""
 
 
-def step(
+def change(
     rule: ao.Rule, w: Array, g: Array, slots: Mapping[str, Array], index: int
-) -> dict[str, Array]:
-    """Return w and the slots after the step of this 0-based index: all in float32."""
+) -> tuple[Array, Array, dict[str, Array]]:
+    """Return w as decay leaves it, what is added to it, and the slots, of this 0-based index."""
     lr = read_rate("test", rule.learning_rate).at(index)
     decay = read_decay("test", rule.weight_decay).at(index)
     if rule.decay == "l2" and decay:
@@ -30,7 +30,15 @@ def step(
         w = w * np.float32(1 - float(lr) * float(decay))
     scalars = {name: np.float32(value) for name, value in rule.scalars(lr, index + 1).items()}
     delta, *new = rule.update(g, *[slots[name] for name in rule.slots], **scalars)
-    return {"w": w + delta, **dict(zip(rule.slots, new, strict=True))}
+    return w, delta, dict(zip(rule.slots, new, strict=True))
+
+
+def step(
+    rule: ao.Rule, w: Array, g: Array, slots: Mapping[str, Array], index: int
+) -> dict[str, Array]:
+    """Return w and the slots after the step of this 0-based index: all in float32."""
+    w, delta, new = change(rule, w, g, slots, index)
+    return {"w": w + delta, **new}
 
 
 def ulps(left: Array, right: Array, scale: Any) -> float:

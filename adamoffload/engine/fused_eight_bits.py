@@ -14,7 +14,7 @@ import numba
 import numpy as np
 
 from adamoffload.engine.eight_bits import Float32, UInt8, dynamic_map
-from adamoffload.engine.fused import compiled
+from adamoffload.engine.cache import compiled
 
 __all__ = ["decode", "encode", "scratch8"]
 

@@ -23,6 +23,7 @@ from adamoffload.observe.probes import NonFinite, Probe
 from adamoffload.observe.steps import StepRecord
 from adamoffload.offload.build import OptimizerMemory
 from adamoffload.offload.faces import Adam, AdamOffload, OffloadMemory, ResidentMemory
+from adamoffload.offload.loss_scale import DynamicLossScale
 from adamoffload.offload.optimizer import Optimizer
 from adamoffload.plan.strategy import Strategy, strategies
 from adamoffload.rules.rule import Rule
@@ -75,6 +76,7 @@ __all__ = [
     "CheckpointError",
     "CosineDecayLR",
     "DeviceMemoryError",
+    "DynamicLossScale",
     "Estimate",
     "Event",
     "ExponentialDecayLR",

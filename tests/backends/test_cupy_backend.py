@@ -500,3 +500,11 @@ def test_a_missing_gpu_is_listed(device: Any, patch: pytest.MonkeyPatch) -> None
 
     patch.setattr(runtime, "getDeviceCount", fail)
     assert "finds no GPU (cudaErrorNoDevice)" in reason()
+
+
+def test_bfloat16_is_refused_where_cupy_has_none(device: ao.Backend) -> None:
+    with pytest.raises(TypeError, match=r"cupy: CuPy \S+ has no bfloat16 .*'cupy>=14'$"):
+        device.zeros(2, "bfloat16")
+    with pytest.raises(TypeError, match="Unsupported dtype") as caught:
+        device.zeros(2, np.longdouble)
+    assert "bfloat16" not in str(caught.value)

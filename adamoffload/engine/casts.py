@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from adamoffload.device.half import narrow_float16, widen_float16
 from adamoffload.engine.random_bits import Stream, random_bits
 
 __all__ = ["Scratch", "kahan", "narrow", "scratch", "stochastic", "widen"]
@@ -31,8 +32,7 @@ __all__ = ["Scratch", "kahan", "narrow", "scratch", "stochastic", "widen"]
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 Half = np.ndarray[Any, np.dtype[Any]]
 
-_SIGN, _NAN, _QUIET = np.uint32(0x80000000), np.uint32(0x7FC00000), np.uint32(0x00400000)
-_NAN16 = np.uint16(0x7E00)
+_SIGN, _NAN = np.uint32(0x80000000), np.uint32(0x7FC00000)
 
 
 class Scratch(NamedTuple):
@@ -80,11 +80,8 @@ def widen(source: Half, target: Float32, scratch: Scratch) -> None:
     if source.dtype != np.float16:
         np.left_shift(source.view(np.uint16), np.uint32(16), out=bits)
         return
-    with np.errstate(invalid="ignore"):
-        np.copyto(target, source)
-    mask = np.isnan(target, out=scratch.mask[: target.size])
-    if mask.any():  # processors make a NaN quiet, software does not
-        np.bitwise_or(bits, _QUIET, out=bits, where=mask)
+    n = target.size
+    widen_float16(source, target, scratch.spare[:n], scratch.mask[:n])
 
 
 def narrow(source: Float32, target: Half, scratch: Scratch) -> None:
@@ -107,13 +104,8 @@ def narrow(source: Float32, target: Half, scratch: Scratch) -> None:
     array([1.   , 0.001], dtype=float16)
     """
     if target.dtype == np.float16:
-        with np.errstate(all="ignore"):
-            np.copyto(target, source, casting="same_kind")
-        mask = np.isnan(source, out=scratch.mask[: source.size])
-        if mask.any():
-            half = target.view(np.uint16)
-            np.bitwise_and(half, np.uint16(0x8000), out=half, where=mask)
-            np.bitwise_or(half, _NAN16, out=half, where=mask)
+        n = source.size
+        narrow_float16(source, target, scratch.bits[:n], scratch.spare[:n], scratch.mask[:n])
         return
     bits, whole = scratch.bits[: source.size], source.view(np.uint32)
     np.right_shift(whole, 16, out=bits)

@@ -370,3 +370,14 @@ def test_the_name_bfloat16_is_enough_where_nobody_has_imported_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("bfloat16\n", "")
+
+
+def test_float16_over_and_underflows_silently(device: ao.Backend) -> None:
+    """As on hardware, unless float32 overflows already; warnings are errors here."""
+    x = device.asarray(np.array([6e4, -6e4, 6e-8, -6e-8, 65504, 40000], np.float16))
+    np.testing.assert_array_equal(
+        device.asnumpy(x * 2), np.array([np.inf, -np.inf, 1.2e-7, -1.2e-7, np.inf, np.inf], "e")
+    )
+    small = device.asnumpy(x * 0.25)
+    np.testing.assert_array_equal(small[2:4], [0, 0])
+    assert np.signbit(small[3])

@@ -27,6 +27,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from adamoffload.arguments import describe
+from adamoffload.plan.formats import WEIGHTS, dtype_of
 
 __all__ = ["BLOCK", "CheckpointError", "Entry", "Reader", "member_name", "refused", "write"]
 
@@ -101,10 +102,16 @@ def member_name(kind: str, name: str, index: int) -> str:
     return f"{kind}/{encoded}.npy"
 
 
+def _dtype(name: str) -> np.dtype[Any]:
+    return dtype_of(name) if name in WEIGHTS else np.dtype(name)
+
+
 def _npy_header(entry: Entry) -> bytes:
     """Return what NumPy writes before an array's data, which are little-endian and in C order."""
     stream = io.BytesIO()
-    descr = np.dtype(entry.dtype).str.replace(">", "<")
+    dtype = _dtype(entry.dtype)
+    # NumPy has no name for bfloat16: its bits are kept as integers.
+    descr = "<u2" if dtype.kind == "V" else dtype.str.replace(">", "<")
     header = {"descr": descr, "fortran_order": False, "shape": entry.shape}
     np.lib.format.write_array_header_1_0(stream, header)
     return stream.getvalue()
@@ -221,7 +228,7 @@ class Reader:
             If the member is another array; after the last block, if its checksum is wrong.
         """
         with refused(), self._zip.open(entry.member) as member:
-            size, dtype = math.prod(entry.shape), np.dtype(entry.dtype)
+            size, dtype = math.prod(entry.shape), _dtype(entry.dtype)
             length = self._members[entry.member].file_size - size * dtype.itemsize
             found = member.read(length) if 10 < length < 10 + 2**16 else b""
             expected = _npy_header(entry)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,10 +27,20 @@ from adamoffload.checkpoint.partial import Loaded, compared, joined, narrowed
 from adamoffload.device.backend import Array, Backend, HostArray
 from adamoffload.engine.team import available_cores
 from adamoffload.files import reading, replacing
-from adamoffload.names import check_keys, check_names, short
+from adamoffload.names import check_keys, check_names, listed, short
+from adamoffload.offload.loss_scale import DynamicLossScale
 from adamoffload.offload.optimizer import Optimizer
-from adamoffload.offload.state import Counters, Key, Saved, adopt, is_negative, read_counters
+from adamoffload.offload.state import (
+    EXTRAS,
+    Counters,
+    Key,
+    Saved,
+    adopt,
+    is_negative,
+    read_counters,
+)
 from adamoffload.offload.transfer import transfer
+from adamoffload.plan.formats import WEIGHTS
 
 __all__ = ["CheckpointError", "Loaded", "load", "read", "save"]
 
@@ -96,7 +107,10 @@ def write_to(file: IO[bytes], optimizer: Optimizer) -> None:
         (Entry(kind, name, array.shape, array.dtype.name), _blocks(array, optimizer.backend))
         for (kind, name), array in optimizer.state.arrays().items()
     )
-    write(file, _header(optimizer.counters.plain(optimizer.settings)), arrays)
+    plain = optimizer.counters.plain(optimizer.settings)
+    if optimizer.scale_state is not None:
+        plain["loss_scale"] = optimizer.scale_state
+    write(file, _header(plain), arrays)
 
 
 def _blocks(array: Array, backend: Backend) -> Iterator[HostArray]:
@@ -200,6 +214,7 @@ def load(
             counters = adopt("load", found.saved, settings, own, **options)
             counters = joined(counters, own, settings.names, found.names)
         whole = only is None and len(found.names) == len(settings.names)
+        _warn_of_lost_bits(found, optimizer)
         with nullcontext() if whole else optimizer.exclusive():  # what stays must be whole itself
             take_over(found, counters, optimizer)
     return found.loaded
@@ -215,6 +230,8 @@ class Found(NamedTuple):
     names: list[str]
     """The parameters to load."""
     loaded: Loaded
+    scale: Any
+    """State of a dynamic loss scale, or None."""
 
 
 def read(
@@ -258,7 +275,11 @@ def read(
                 raise CheckpointError(f"{entry.kind} of {short(entry.name)} is negative somewhere")
 
     _for_each(listed, check)
-    return Found(reader, saved, entries, names, loaded)
+    scale = None if only else header["counters"].get("loss_scale")
+    if scale is not None:
+        with refused():
+            DynamicLossScale().load_state_dict(scale)
+    return Found(reader, saved, entries, names, loaded, scale)
 
 
 def _is_taken(kind: str, only: str | None) -> bool:
@@ -268,7 +289,8 @@ def _is_taken(kind: str, only: str | None) -> bool:
 def _check_arrays(entries: Sequence[Entry], arrays: Mapping[Key, Array]) -> None:
     """Refuse arrays that are not those of an optimizer, by kind, name, shape and type.
 
-    A master may be there or not: beside float32 weights it is the same numbers.
+    A master may be there or not: beside float32 weights it is the same numbers. What rests in
+    another type is cast.
     """
     own: dict[str, dict[str, Array]] = {}
     found: dict[str, dict[str, Entry]] = {kind: {} for kind, *_ in entries}
@@ -276,16 +298,22 @@ def _check_arrays(entries: Sequence[Entry], arrays: Mapping[Key, Array]) -> None
         own.setdefault(kind, {})[name] = array
     for entry in entries:
         found[entry.kind][entry.name] = entry
-    master = found.pop("master", {}), own.pop("master", {})
+    extras = [(kind, found.pop(kind, {}), own.pop(kind, {})) for kind in EXTRAS]
     check_names("load", "the file", found, own)
     for kind, named in own.items():
         check_names("load", f"{kind} in the file", found[kind], named)
-    both = [("master", master[1][name], master[0][name]) for name in master[1] if name in master[0]]
+    both = [
+        (kind, x, there[name])
+        for kind, there, here in extras
+        for name, x in here.items()
+        if name in there
+    ]
     both += [
         (k, array, found[k][name]) for k, named in own.items() for name, array in named.items()
     ]
     for kind, array, entry in both:
-        if (entry.shape, entry.dtype) != (array.shape, array.dtype.name):
+        cast = kind != "parameter" and entry.dtype in WEIGHTS
+        if entry.shape != array.shape or (entry.dtype != array.dtype.name and not cast):
             raise ValueError(
                 f"load: {kind} of {short(entry.name)} must have the shape {array.shape} and the "
                 f"type {array.dtype}, got {entry.shape} and {describe(entry.dtype)} in the file"
@@ -301,7 +329,7 @@ def take_over(found: Found, counters: Counters, optimizer: Optimizer) -> None:
         def fill(entry: Entry) -> None:
             target = arrays[entry[:2]].reshape(-1)
             touched.append(entry[:2])
-            if isinstance(target, np.ndarray):
+            if isinstance(target, np.ndarray) and entry.dtype == target.dtype.name:
                 deque(found.reader.blocks(entry, target), maxlen=0)
                 return
             begin = 0
@@ -312,10 +340,27 @@ def take_over(found: Found, counters: Counters, optimizer: Optimizer) -> None:
         away = {key for key, array in arrays.items() if not isinstance(array, np.ndarray)}
         _for_each(entries, fill, away)
         filled = {entry[:2] for entry in entries}
-        for name in found.names:
-            if ("master", name) in arrays.keys() - filled:
-                touched.append(("master", name))
-                transfer(backend, arrays["parameter", name], arrays["master", name])
+        for kind, name in [(kind, name) for kind in EXTRAS for name in found.names]:
+            if (kind, name) not in arrays.keys() - filled:
+                continue
+            touched.append((kind, name))
+            if kind == "master":
+                transfer(backend, arrays["parameter", name], arrays[kind, name])
+            else:  # nothing was lost so far
+                arrays[kind, name][...] = 0
+    optimizer.take_scale(found.scale)
+
+
+def _warn_of_lost_bits(found: Found, optimizer: Optimizer) -> None:
+    have = {entry.name for entry in found.entries if entry.kind == "master"}
+    without = [name for name in found.names if name in optimizer.master and name not in have]
+    if without and optimizer.settings.weights != "float32":
+        warnings.warn(
+            f"load: the file has no master weights of {listed(without)}; they begin as the "
+            f"{optimizer.settings.weights} weights, and what rounding took from these is lost",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _for_each(
@@ -376,7 +421,7 @@ def _as_version_2(header: Any) -> dict[str, Any]:
 
 _SLOTS = {"moment1": "m", "moment2": "v"}
 _COUNTERS = ("global_step", "beta1_power", "beta2_power", "learning_rate")
-_OPTIONAL = ("beta1_power", "beta2_power", "missed", "frozen", "learning_rates")
+_OPTIONAL = (*("beta1_power", "beta2_power", "missed", "frozen", "learning_rates", "loss_scale"),)
 
 
 def _saved(header: dict[str, Any], optimizer: Optimizer) -> Saved:

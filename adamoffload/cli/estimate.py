@@ -146,12 +146,12 @@ def _model(text: str) -> str | float:
 
 
 def _table(arguments: argparse.Namespace) -> int:
-    from adamoffload.estimates.declared import KNOWN
     from adamoffload.estimates.estimate import answer, estimate
+    from adamoffload.plan.strategy import strategies
 
     options, model = _options(arguments), _model(arguments.model)
     found, refused = [], {}
-    for name in KNOWN:
+    for name in strategies:
         try:
             asked = estimate(model, strategy=name, **options).question
             found.append(answer(asked, _CHUNKS))
@@ -242,11 +242,11 @@ def _why(found: Sequence[Estimate]) -> str:
 
 def _detail(arguments: argparse.Namespace) -> int:
     from adamoffload.estimates.configs import emit_deepspeed
-    from adamoffload.estimates.declared import find
     from adamoffload.estimates.estimate import answer, estimate
     from adamoffload.estimates.search import best_fraction, with_fraction
+    from adamoffload.plan.strategy import find_strategy
 
-    strategy = find("estimate", arguments.strategy)
+    strategy = find_strategy("estimate", arguments.strategy)
     fractions = None
     if arguments.fraction not in (None, "best"):
         try:

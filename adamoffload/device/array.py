@@ -380,6 +380,18 @@ device 'numpy'; nothing is copied implicitly: call device.asarray(x) first
         result = self._owned(self._array.reshape(*shape, **kwargs), [self])
         return self._taken("copy", result)
 
+    def view(self, dtype: Any) -> DeviceArray:
+        """Return the same bytes as elements of another type of the same size: a view.
+
+        Raises
+        ------
+        TypeError
+            If the size differs.
+        """
+        if np.dtype(dtype).itemsize != self.dtype.itemsize:
+            raise TypeError(f"view: {np.dtype(dtype)} takes other bytes than {self.dtype}")
+        return self._view(self._array.view(dtype))
+
     def item(self) -> Any:
         """Copy the one element to the host and return it as a Python number."""
         return self._element(ValueError)

@@ -22,7 +22,6 @@ _HINTS = {
     "tolist": _HOST,
     "cuda": "device.asarray(x) copies a host array to a device",
     "to": "device.asarray(x) copies a host array to a device; x.astype(dtype) changes the type",
-    "view": "x.reshape(...) is it here",
     "permute": "np.transpose(x, axes) is it here",
     "unsqueeze": "np.expand_dims(x, axis) is it here",
 }

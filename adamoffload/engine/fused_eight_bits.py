@@ -13,8 +13,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from adamoffload.engine.eight_bits import Float32, UInt8, dynamic_map
 from adamoffload.engine.cache import compiled
+from adamoffload.engine.eight_bits import Float32, UInt8, dynamic_map
 
 __all__ = ["decode", "encode", "scratch8"]
 

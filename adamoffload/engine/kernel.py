@@ -15,7 +15,7 @@ from adamoffload.arguments import choice
 from adamoffload.engine.program import Program
 from adamoffload.engine.sums import array_sums
 
-__all__ = ["ENGINES", "Flat", "Kernel", "NumpyKernel", "Span", "kernel_type"]
+__all__ = ["ENGINES", "Blockwise", "Flat", "Kernel", "NumpyKernel", "Span", "kernel_type"]
 
 ENGINES = ("auto", "numpy", "numba")
 
@@ -25,8 +25,8 @@ Span = tuple[int, int, Sequence[Any]]
 """Elements from start to stop, and the bound values that they are computed with."""
 
 
-class Kernel(Protocol):
-    """A program made ready to run on blocks.
+class Blockwise(Protocol):
+    """What runs a program on blocks.
 
     Attributes
     ----------
@@ -45,18 +45,22 @@ class Kernel(Protocol):
     def scratch(self) -> Any:
         """Allocate what one thread needs."""
 
-    def __call__(self, arrays: Sequence[Flat], values: Sequence[Any], scratch: Any, /) -> None:
+    def __call__(self, arrays: Sequence[Any], values: Sequence[Any], scratch: Any, /) -> None:
         """Run the program on one block of its arrays, in place.
 
         Parameters
         ----------
-        arrays : sequence of ndarray, shape (n,), float32
-            As many as the program has.
+        arrays : sequence of ndarray, shape (n,)
+            Of a `Kernel`, float32, and as many as the program has.
         values : sequence
-            What `Program.bind` returned.
+            Of a `Kernel`, what `Program.bind` returned.
         scratch : object
             The calling thread's.
         """
+
+
+class Kernel(Blockwise, Protocol):
+    """A program made ready to run on blocks of float32."""
 
     def watch(
         self, arrays: Sequence[Flat], values: Sequence[Any], scratch: Any, ends: Any, limits: Any, /

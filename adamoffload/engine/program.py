@@ -82,6 +82,11 @@ class Program:
         """Names of the scalar arguments."""
         return tuple(r.name for r in self.registers if r.kind == "scalar")
 
+    @property
+    def scratch(self) -> tuple[np.dtype[Any], ...]:
+        """Types of the scratch buffers."""
+        return tuple(r.dtype for r in self.registers if r.kind == "scratch")
+
     @cached_property
     def _constants(self) -> list[Any]:
         return [register.value for register in self.registers]

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from adamoffload.arguments import positive_integer
-from adamoffload.engine.kernel import Flat, Kernel, Span
+from adamoffload.engine.kernel import Blockwise, Span
 
 __all__ = ["Workers", "available_cores"]
 
@@ -94,7 +94,7 @@ class Workers:
             if error is not None:
                 raise error
 
-    def update(self, kernel: Kernel, arrays: Sequence[Flat], spans: Sequence[Span]) -> None:
+    def update(self, kernel: Blockwise, arrays: Sequence[Any], spans: Sequence[Span]) -> None:
         """Run a kernel over spans of the arrays, as `run` does.
 
         Parameters
@@ -136,7 +136,7 @@ class Workers:
                 start = end
         return blocks
 
-    def scratch(self, kernel: Kernel) -> Any:
+    def scratch(self, kernel: Blockwise) -> Any:
         """Return the calling thread's scratch of a kernel."""
         of_kernel = self._scratch.of_kernel
         if kernel not in of_kernel:
@@ -176,7 +176,7 @@ class _Scratch(threading.local):
     """Buffers of each thread, by kernel."""
 
     def __init__(self) -> None:
-        self.of_kernel: dict[Kernel, Any] = {}
+        self.of_kernel: dict[Blockwise, Any] = {}
 
 
 class _Worker:

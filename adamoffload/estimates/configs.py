@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adamoffload.arguments import describe
-from adamoffload.estimates.declared import KNOWN
 from adamoffload.estimates.question import Question
 from adamoffload.estimates.software import Software, software_of
-from adamoffload.plan.strategy import Strategy
+from adamoffload.plan.strategy import Strategy, strategies
 
 __all__ = ["Config", "emit_deepspeed", "read_deepspeed"]
 
@@ -95,7 +94,7 @@ def read_deepspeed(document: Any, parameters: int) -> Config:
             notes.append("overlap_comm has no effect on copies that are not pinned")
     if stage == 3 and device == "cpu":
         notes.append("stage 3 is estimated as stage 2; it carries 2 bytes more each way")
-    strategy = KNOWN[_strategy(stage, device)]
+    strategy = strategies[_strategy(stage, device)]
     if stage == 3 and group < parameters:
         strategy = replace(strategy, fraction=ratio)
     return Config(

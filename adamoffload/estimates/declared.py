@@ -1,25 +1,22 @@
 """What a strategy declares, as an estimate needs it: its hops, its bytes, and what lives where.
 
-Everything is asked of the strategy. Only what `adamoffload.Strategy` cannot say yet is written down
-here: the strategies with 16-bit weights (``wire``) and their names (``KNOWN``).
+Everything is asked of the strategy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
-from adamoffload.arguments import describe
-from adamoffload.names import listed
-from adamoffload.plan.hops import Hop, Place, bytes_by_lane, derive
-from adamoffload.plan.strategy import Strategy, strategies
+from adamoffload.plan.formats import Format, each
+from adamoffload.plan.hops import Hop, Place, bytes_by_lane
+from adamoffload.plan.strategy import Strategy
 from adamoffload.rules.rule import Rule
 
-__all__ = ["KNOWN", "WEIGHTS", "Declaration", "declare", "find"]
+__all__ = ["Declaration", "declare"]
 
-WEIGHTS = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""Bytes of a parameter, by its type."""
+_NOT_KEPT = ("weights", "gradient", "late gradient", "sum")
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Declaration:
 
     hops: tuple[Hop, ...]
     moved: Mapping[str, int]
-    homes: Mapping[Place, Mapping[str, float]]
+    homes: Mapping[Place, Mapping[str, int]]
     weight_bytes: int
     delay: int
 
@@ -52,10 +49,10 @@ class Declaration:
         return all(hop.name != "update" for hop in self.hops)
 
     @cached_property
-    def kept(self) -> dict[str, float]:
+    def kept(self) -> dict[str, int]:
         """Bytes of what lives from step to step beside the weights."""
         things = {k: v for home in self.homes.values() for k, v in home.items()}
-        return {k: v for k, v in things.items() if k not in ("weights", "gradient", "sum")}
+        return {k: v for k, v in things.items() if k not in _NOT_KEPT}
 
     @property
     def same(self) -> bool:
@@ -69,28 +66,7 @@ class Declaration:
         return {lane: self.moved[lane] - once[lane] for lane in once}
 
 
-def find(owner: str, value: object) -> Strategy:
-    """Return a strategy, given it or its name.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is neither.
-    """
-    if isinstance(value, Strategy):
-        return value
-    if not isinstance(value, str):
-        raise TypeError(
-            f"{owner}: strategy must be a name or an adamoffload.Strategy, got {describe(value)}"
-        )
-    if value not in KNOWN:
-        raise ValueError(
-            f"{owner}: strategy must be one of {', '.join(KNOWN)}; got {listed([value], [*KNOWN])}"
-        )
-    return KNOWN[value]
-
-
-def declare(strategy: Strategy, rule: Rule, weights: str, accumulate: int) -> Declaration:
+def declare(strategy: Strategy, rule: Rule, weights: Format, accumulate: int) -> Declaration:
     """Return what a strategy says.
 
     Raises
@@ -98,77 +74,7 @@ def declare(strategy: Strategy, rule: Rule, weights: str, accumulate: int) -> De
     ValueError
         If it cannot have such weights.
     """
-    width = WEIGHTS[weights]
-    delay = int(getattr(strategy, "delay", strategy.name == "zero-offload-delayed"))
-    if strategy.name in strategies or width == 4:
-        try:
-            hops = strategy.hops(rule, weights)
-            moved = strategy.bytes_per_parameter(rule, weights, accumulate)
-            return Declaration(hops, moved, strategy.homes(rule, weights, accumulate), width, delay)
-        except ValueError:
-            if width == 4:
-                raise
-    return wire(strategy, rule, weights, accumulate, delay)
-
-
-# -- until strategies themselves can have 16-bit weights -------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Sixteen:
-    """Bytes of gradient and result on the wire, of the state, and whether there is a master."""
-
-    down: int = 2
-    up: int = 2
-    state: int = 4
-    master: bool = True
-
-
-_SIXTEEN = {
-    "deepspeed-zero1": _Sixteen(down=4),
-    "deepspeed-zero2": _Sixteen(down=4),
-    "gemini": _Sixteen(up=4),
-    "megatron-hybrid": _Sixteen(down=4, up=4),
-    "torchao": _Sixteen(state=2, master=False),
-}
-
-
-def wire(strategy: Strategy, rule: Rule, weights: str, accumulate: int, delay: int) -> Declaration:
-    """Return what DESIGN's table of strategies says of 16-bit weights.
-
-    Raises
-    ------
-    ValueError
-        If the strategy cannot have them.
-    """
-    if strategy.result == "update" and strategy.arithmetic == "host" and strategy.name != "torchao":
-        raise ValueError(f"{strategy.label}: weights must be float32, got {weights}")
-    said = _SIXTEEN.get(strategy.name, _Sixteen())
-    kept: list[tuple[str, Place, int]] = [(s, strategy.state, said.state) for s in rule.slots]
-    home = strategy.master or ("device" if strategy.arithmetic == "device" else strategy.state)
-    kept.append(("master", home, 4 if said.master else 2))
-    hops = derive(kept, strategy.arithmetic, said.down, "weights", said.up)
-    homes: dict[Place, dict[str, float]] = {"device": {}, "host": {}, "disk": {}}
-    homes["device"] = {"weights": 2, "gradient": 2}
-    for thing, place, nbytes in kept:
-        homes[place][thing] = nbytes
-    moved = bytes_by_lane(hops)
-    if accumulate > 1 and strategy.name == "deepspeed-zero2":
-        moved |= {"d2h": 2 * accumulate + 4, "h2d": 2 * accumulate}
-    elif accumulate > 1 and strategy.name == "torchao":
-        moved["d2h"] = 2 * accumulate
-    if accumulate > 1 and strategy.name != "deepspeed-zero2":
-        homes["device"]["sum"] = 2
-    return Declaration(hops, moved, homes, 2, delay)
-
-
-def _coming() -> dict[str, Strategy]:
-    host = strategies["zero-offload"]
-    names = ("zero-offload-delayed", "deepspeed-zero1", "deepspeed-zero2", "gemini")
-    found = {name: replace(host, name=name) for name in names}
-    ao = Strategy(name="torchao", state="host", arithmetic="host", minimum_size=4096)
-    return {**found, "torchao": ao}
-
-
-KNOWN: dict[str, Strategy] = {**_coming(), **strategies}
-"""The strategies that an estimate knows."""
+    hops = strategy.hops(rule, weights)
+    moved = strategy.bytes_per_parameter(rule, weights, accumulate)
+    homes = strategy.homes(rule, weights, accumulate)
+    return Declaration(hops, moved, homes, each(weights), strategy.delay)

@@ -15,6 +15,7 @@ from adamoffload.estimates.question import MICRO_TOKENS, Question, ask
 from adamoffload.estimates.software import Software
 from adamoffload.estimates.step import LIMIT, Simulated, compute_s, declared_of, simulate
 from adamoffload.observe.ledger import Holding
+from adamoffload.plan.formats import Format
 from adamoffload.plan.strategy import Strategy, strategies
 from adamoffload.rules.adamw import AdamW
 from adamoffload.rules.rule import Rule
@@ -175,7 +176,7 @@ def estimate(
     *,
     strategy: str | Strategy,
     rule: Rule | None = None,
-    weights: str = "bfloat16",
+    weights: Format = "bfloat16",
     machine: str | Machine = "rtx4090",
     tokens_per_step: float = MICRO_TOKENS,
     accumulate: int | None = None,

@@ -69,7 +69,7 @@ def _shares(question: Question, declared: Declaration) -> Iterator[tuple[str, st
         frees = question.software.frees and share is declared
         for home, things in share.homes.items():
             for thing, nbytes in things.items():
-                if thing == "gradient" and frees:
+                if (thing, home) == ("gradient", "device") and frees:
                     continue
                 whole = question.zero_stage < _STAGE.get(thing, 1)
                 pinned = home == "host" and declared.on_device
@@ -85,7 +85,9 @@ def _beside(question: Question, declared: Declaration) -> Iterator[tuple[str, st
     software, size = question.software, question.chosen / question.cards
     said = declared.homes["host"]
     for thing, nbytes in software.host_extra.items():
-        if thing not in said and (thing != "accumulator" or question.accumulate > 1):
+        if thing == "accumulator" and (question.accumulate == 1 or "sum" in said):
+            continue
+        if thing not in said:
             yield "pinned" if software.pinned else "host", thing, nbytes * size
     chunk = min(question.chunk_bytes / 4, size)
     for place in ("device", "host"):

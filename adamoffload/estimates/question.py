@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adamoffload.arguments import choice, describe, flag, instance, integer
-from adamoffload.estimates.declared import WEIGHTS, find
 from adamoffload.estimates.machines import Machine, find_machine
 from adamoffload.estimates.models import Model, models
 from adamoffload.estimates.software import Software, software_of
 from adamoffload.estimates.walk import Cut
 from adamoffload.names import listed
 from adamoffload.plan.chunks import plan_chunks
-from adamoffload.plan.strategy import Strategy
+from adamoffload.plan.formats import WEIGHTS, Format
+from adamoffload.plan.strategy import Strategy, find_strategy
 from adamoffload.rules.rule import Rule
 
 __all__ = ["MICRO_TOKENS", "Question", "ask", "cut", "read_model"]
@@ -62,7 +62,7 @@ class Question:
     rule: Rule
     machine: Machine
     software: Software
-    weights: str = "bfloat16"
+    weights: Format = "bfloat16"
     tokens_per_step: int = MICRO_TOKENS
     accumulate: int = 1
     cards: int = 1
@@ -96,7 +96,7 @@ def ask(
     rule: Rule,
     machine: str | Machine,
     software: Software | None,
-    weights: str,
+    weights: Format,
     tokens_per_step: float,
     accumulate: int | None,
     cards: int,
@@ -110,20 +110,28 @@ def ask(
         If something is wrong.
     """
     model = read_model(parameters)
-    of = find("estimate", strategy)
+    of = find_strategy("estimate", strategy)
     where = find_machine("estimate", machine)
     instance("estimate", "rule", rule, Rule, "an adamoffload.Rule, such as ao.rules.AdamW()")
     choice("estimate", "weights", weights, WEIGHTS)
     tokens = _whole("tokens_per_step", tokens_per_step)
     integer("estimate", "cards", cards, at_least=1)
     if cards > where.cards:
-        raise ValueError(f"estimate: cards must be at most {where.cards}, got {cards}")
+        raise ValueError(f"estimate: cards must be at most {where.cards}, got {describe(cards)}")
     if accumulate is None:
         accumulate = math.ceil(tokens / cards / MICRO_TOKENS)
-    integer("estimate", "accumulate", accumulate, at_least=1)
+    if integer("estimate", "accumulate", accumulate, at_least=1) > tokens:
+        raise ValueError(
+            f"estimate: accumulate must be at most tokens_per_step, {tokens}, since a micro-step has "
+            f"a token at least, got {describe(accumulate)}"
+        )
     if integer("estimate", "zero_stage", others["zero_stage"], at_least=1) > 3:
-        raise ValueError(f"estimate: zero_stage must be 1, 2 or 3, got {others['zero_stage']}")
-    integer("estimate", "sequence_length", others["sequence_length"], at_least=0)
+        raise ValueError(
+            f"estimate: zero_stage must be 1, 2 or 3, got {describe(others['zero_stage'])}"
+        )
+    if integer("estimate", "sequence_length", others["sequence_length"], at_least=0) > _MOST:
+        wrong = describe(others["sequence_length"])
+        raise ValueError(f"estimate: sequence_length must be at most {_MOST:g}, got {wrong}")
     integer("estimate", "chunk_bytes", others["chunk_bytes"], at_least=4)
     integer("estimate", "slots", others["slots"], at_least=1)
     flag("estimate", "recompute", others["recompute"])
@@ -200,7 +208,7 @@ def cut(sizes: Sequence[int], chunk_size: int, limit: int) -> list[Cut]:
         each = many * chunk_size
         whole = [Cut((each,), many)] * (total // each)
         return [*whole, Cut((total % each,), many)] if total % each else whole
-    plan = plan_chunks(sizes, range(len(sizes)), [0] * len(sizes), chunk_size)
+    plan = plan_chunks(sizes, range(len(sizes)), chunk_size)
     return [Cut(tuple(piece.stop - piece.start for piece in chunk.pieces)) for chunk in plan]
 
 
@@ -214,7 +222,9 @@ def _whole(name: str, value: Any) -> int:
 def _number(name: str, value: Any, least: int) -> float:
     if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
         raise TypeError(f"estimate: {name} must be a number, got {describe(value)}")
-    number = float(value)
+    number = math.inf if isinstance(value, int) and value > _MOST else float(value)
     if not least <= number <= _MOST:
-        raise ValueError(f"estimate: {name} must be in [{least}, {_MOST:.0e}], got {value}")
+        raise ValueError(
+            f"estimate: {name} must be in [{least}, {_MOST:.0e}], got {describe(value)}"
+        )
     return number

@@ -95,7 +95,7 @@ _DEEPSPEED = Software(
 
 SOFTWARE: dict[str, Software] = {
     "zero-offload": _PAPER,
-    "zero-offload-delayed": replace(_PAPER, host_extra={"gradient": 2, "next gradient": 2}),
+    "zero-offload-delayed": replace(_PAPER, host_extra={}),
     "deepspeed-zero1": _DEEPSPEED,
     "deepspeed-zero2": _DEEPSPEED,
     "torchao": Software(

@@ -30,7 +30,7 @@ import numpy as np
 
 from adamoffload.observe.critical import CriticalPath, critical_path
 from adamoffload.observe.tables import save
-from adamoffload.plan.hops import HOPS, Declared, HopName, bytes_by_lane, moving, working
+from adamoffload.plan.hops import HOPS, Declared, HopName, moving, working
 
 __all__ = [
     "HOPS",
@@ -368,7 +368,8 @@ class Ledger:
                 chosen[:since] = False
                 done = chosen & (rows["hop"] == share.arithmetic)
                 expected[chosen] = 0  # what the parameters were declared for before is over
-                expected[done] = bytes_by_lane(share.hops)[lane] * rows["elements"][done]
+                elements = rows["elements"][done]
+                expected[done] = share.moved(lane, elements, np.ones_like(elements))
             return np.asarray(self._per_step(None, expected), np.int64)
 
     def seconds_per_step(self, hop: str | None = None) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -1,26 +1,19 @@
 """`StepRecord`: what a step did, in the plain numbers that loggers take; and who is told.
 
-The norm of the gradients is computed on the device: 4 bytes for each tensor, or million elements of
-a large one, come down, in one copy, recorded as the hop ``check``. Where nobody asks, nothing is
-computed.
+The norm of the gradients is computed on the device: 8 bytes for each tensor come down, in one copy,
+recorded as the hop ``check``. Where nobody asks, nothing is computed.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
-
-from adamoffload.device.backend import Array, Backend
-from adamoffload.observe.ledger import Ledger
+from adamoffload.device.backend import Backend
 from adamoffload.plan.step import Step
 
 __all__ = ["NO_REPORT", "NoReport", "Report", "StepRecord"]
-
-_PIECE = 1 << 20  # elements: float32 adds up so many squares, one by one, to some 1e-4 at worst
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +29,10 @@ class StepRecord:
     loss : float or None
         What was passed as ``loss=``, over accumulated calls the sum; None where nothing was.
     gradient_norm : float
-        Euclidean norm of all gradients together, divided by the loss scale, before decay; infinite
-        where a square overflows float32.
+        Euclidean norm of all gradients together, divided by the loss scale, before decay and
+        clipping.
+    clip_factor : float
+        What ``max_norm`` multiplied them by; 1 for nothing.
     learning_rate, learning_rate_min : float
         The largest and the smallest of the parameters that had a gradient.
     loss_scale : float
@@ -53,6 +48,7 @@ class StepRecord:
     taken: bool
     loss: float | None
     gradient_norm: float
+    clip_factor: float
     learning_rate: float
     learning_rate_min: float
     loss_scale: float
@@ -66,8 +62,9 @@ class StepRecord:
         Examples
         --------
         >>> record = StepRecord(
-        ...     step=7, taken=True, loss=None, gradient_norm=2.5, learning_rate=0.1,
-        ...     learning_rate_min=0.1, loss_scale=1.0, d2h_bytes=8, h2d_bytes=4, seconds=0.5,
+        ...     step=7, taken=True, loss=None, gradient_norm=2.5, clip_factor=1.0,
+        ...     learning_rate=0.1, learning_rate_min=0.1, loss_scale=1.0, d2h_bytes=8,
+        ...     h2d_bytes=4, seconds=0.5,
         ... )
         >>> record.numbers()["gradient_norm"], "loss" in record.numbers()
         (2.5, False)
@@ -79,13 +76,16 @@ class StepRecord:
 class NoReport:
     """Tells nobody: what an optimizer has without ``on_step``."""
 
+    wanted = False
+    """Whether somebody is told, so that the norm is computed."""
+
     def begin(self, *, first: bool) -> None:
         """Do nothing."""
 
     def add(self, loss: Any) -> None:
         """Do nothing."""
 
-    def decided(self, step: Step, gradients: Sequence[Array | None]) -> None:
+    def decided(self, step: Step, norm: float, clip_factor: float, loss_scale: float) -> None:
         """Do nothing."""
 
     def end(self, loss: Any, global_step: int, *, taken: bool) -> None:
@@ -104,26 +104,16 @@ class Report(NoReport):
         Is called with a `StepRecord` when a step is over.
     backend : Backend
         The device.
-    ledger : Ledger
-        Records the copy of the norm.
-    loss_scale : float
-        What losses are multiplied by.
     """
 
-    def __init__(
-        self,
-        callback: Callable[[StepRecord], object],
-        backend: Backend,
-        ledger: Ledger,
-        loss_scale: float,
-    ) -> None:
+    wanted = True
+
+    def __init__(self, callback: Callable[[StepRecord], object], backend: Backend) -> None:
         self._callback = callback
         self._backend = backend
-        self._ledger = ledger
-        self._loss_scale = loss_scale
         self._begun = (0.0, 0, 0)
         self._losses: list[Any] = []
-        self._decided: tuple[Step, Sequence[Array | None]] | None = None
+        self._decided: tuple[Step, float, float, float] | None = None
 
     def begin(self, *, first: bool) -> None:
         """Begin a call; with the first one a step begins."""
@@ -137,19 +127,18 @@ class Report(NoReport):
         if loss is not None:
             self._losses.append(loss)
 
-    def decided(self, step: Step, gradients: Sequence[Array | None]) -> None:
-        """Take note of a step that may be taken, and of the gradients as they came."""
-        self._decided = step, gradients
+    def decided(self, step: Step, norm: float, clip_factor: float, loss_scale: float) -> None:
+        """Take note of a step that may be taken."""
+        self._decided = step, norm, clip_factor, loss_scale
 
     def end(self, loss: Any, global_step: int, *, taken: bool) -> None:
         """Tell of the step, if there was one; what the callback raises is raised."""
         if self._decided is None:
             return
-        (step, gradients), self._decided = self._decided, None
+        (step, norm, clip_factor, loss_scale), self._decided = self._decided, None
         self.add(loss)
         losses = [self._number(loss) for loss in self._losses]
-        rates = [float(step.of(i).lr) for i, g in enumerate(gradients) if g is not None]
-        norm = self._norm([g for g in gradients if g is not None], step.number if taken else None)
+        rates = [float(step.of(i).lr) for i, g in enumerate(step.gradients) if g is not None]
         now, traffic = self._backend.now(), self._backend.traffic()
         begun_s, d2h_bytes, h2d_bytes = self._begun
         self._callback(
@@ -157,10 +146,11 @@ class Report(NoReport):
                 step=global_step,
                 taken=taken,
                 loss=sum(losses) if losses else None,
-                gradient_norm=norm / self._loss_scale,
+                gradient_norm=norm,
+                clip_factor=clip_factor,
                 learning_rate=max(rates),
                 learning_rate_min=min(rates),
-                loss_scale=self._loss_scale,
+                loss_scale=loss_scale,
                 d2h_bytes=traffic.d2h - d2h_bytes,
                 h2d_bytes=traffic.h2d - h2d_bytes,
                 seconds=now - begun_s,
@@ -170,18 +160,3 @@ class Report(NoReport):
     def _number(self, loss: Any) -> float:
         owned = self._backend.owns(loss)
         return float(self._backend.asnumpy(loss).item() if owned else loss)
-
-    def _norm(self, gradients: Sequence[Array], step: int | None) -> float:
-        backend = self._backend
-        pieces = [g[k : k + _PIECE] for g in gradients for k in range(0, g.size, _PIECE)]
-        squares, host = backend.empty(len(pieces)), backend.empty_pinned(len(pieces))
-
-        def reduce() -> None:
-            np.concatenate([np.matmul(x, x).reshape(1) for x in pieces], out=squares)
-
-        with np.errstate(all="ignore"):
-            reduced = backend.run_on_device(reduce)
-            copied = backend.d2h(squares, host, after=(reduced,))
-            copied.wait()
-        self._ledger.at(step)("check", squares.size, host.nbytes, copied)
-        return math.sqrt(np.sum(host, dtype=np.float64))

@@ -16,11 +16,10 @@ from adamoffload.device.disk import Directory
 from adamoffload.device.parameter import Parameter
 from adamoffload.observe.ledger import Record
 from adamoffload.offload.transfer import transfer
-from adamoffload.plan.hops import Place
+from adamoffload.plan.formats import Format, dtype_of
+from adamoffload.plan.hops import Kept
 
 __all__ = ["Arena"]
-
-_FLOAT32 = np.dtype(np.float32)
 
 
 class Arena:
@@ -34,8 +33,8 @@ class Arena:
         All of the optimizer's, in update order.
     indices : sequence of int
         Which of them are in here, as they follow each other.
-    kept : sequence of (str, str, int)
-        Name, home and bytes per parameter of each thing: `Strategy.kept`.
+    kept : sequence of (str, str, str)
+        Name, home and format of each thing: `Strategy.kept`.
     pinned : bool
         Whether the link reaches the host's arrays directly.
     record : callable
@@ -49,8 +48,10 @@ class Arena:
         The parameters, as they follow each other.
     size : int
         Elements of each array.
-    arrays : dict from str to array, shape (size,), float32
+    arrays : dict from str to array, shape (size,)
         By thing; zero at first, and a master a copy of the parameters.
+    computed : list of str
+        The things that the rule computes with, in its order: all but a compensation.
 
     Raises
     ------
@@ -65,7 +66,7 @@ class Arena:
         backend: Backend,
         parameters: Sequence[Parameter],
         indices: Sequence[int],
-        kept: Sequence[tuple[str, Place, int]],
+        kept: Sequence[Kept],
         *,
         pinned: bool,
         record: Record,
@@ -75,25 +76,29 @@ class Arena:
         self._parameters = [parameters[i] for i in indices]
         self.size = sum(p.size for p in self._parameters)
         self.arrays: dict[str, Array] = {}
-        for thing, home, _ in kept:
+        self.computed = [thing for thing, *_ in kept if thing != "compensation"]
+        for thing, home, form in kept:
             if home == "disk":
                 assert directory is not None, "a strategy that uses one has it"
                 self.arrays[thing] = directory.create(thing, self.size)
             else:
-                self.arrays[thing] = self._allocated(backend, thing, home, pinned)
+                self.arrays[thing] = self._allocated(backend, thing, home, form, pinned)
         if "master" in self.arrays:
             master = self.arrays["master"]
             for parameter, where in self._slices():
                 transfer(backend, parameter.data.reshape(-1), master[where], record)
 
-    def _allocated(self, backend: Backend, thing: str, home: Place, pinned: bool) -> Array:
+    def _allocated(
+        self, backend: Backend, thing: str, home: str, form: Format, pinned: bool
+    ) -> Array:
+        dtype = dtype_of(form)
         if home == "host" and not pinned:
-            return np.zeros(self.size, _FLOAT32)
+            return np.zeros(self.size, dtype)
         try:
             if home == "host":
-                array = backend._empty_pinned(self.size, _FLOAT32)
+                array = backend._empty_pinned(self.size, dtype)
             else:
-                array = backend._empty((self.size,), _FLOAT32)
+                array = backend._empty((self.size,), dtype)
         except DeviceMemoryError as error:
             error.add_note(f"{thing} of {self.size:,} parameters")
             raise

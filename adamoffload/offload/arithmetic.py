@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from adamoffload.arguments import describe
+from adamoffload.engine.converted import Converted
 from adamoffload.engine.kernel import Kernel, Span
 from adamoffload.engine.program import Program, trace
 from adamoffload.names import listed
@@ -135,6 +136,8 @@ class Arithmetic:
         What runs, by whether denormals are flushed.
     watched : dict from bool to Kernel
         The same, leaving the update in the gradient's place, for who wants to see it.
+    converted : dict from bool to Converted
+        What runs where something rests in another format than float32.
     """
 
     def __init__(self, rule: Rule, kernel: Callable[[Program], Kernel], *, master: bool) -> None:
@@ -146,6 +149,7 @@ class Arithmetic:
 
         self.kernels = made(weights=master)
         self.watched = made(weights=False) if master else self.kernels
+        self.converted = {flush: Converted(kernel) for flush, kernel in self.kernels.items()}
 
     @property
     def program(self) -> Program:
@@ -166,12 +170,37 @@ class Bound:
         self._step = step
         self._values: dict[int, list[list[Any]]] = {}
 
-    def spans(self, kernel: Kernel, segments: Sequence[Segment]) -> list[Span]:
-        """Return the elements of a chunk with what they are computed with."""
+    def spans(
+        self,
+        kernel: Kernel | Converted,
+        segments: Sequence[Segment],
+        *,
+        converted: bool = False,
+        late: bool = False,
+    ) -> list[Span]:
+        """Return the elements of a chunk with what they are computed with.
+
+        Parameters
+        ----------
+        kernel : Kernel or Converted
+            What computes.
+        segments : sequence of Segment
+            Runs of one class.
+        converted : bool
+            Whether it takes arrays in other formats,
+        late : bool
+            and scales and decays the gradient.
+        """
         values = self._values.get(id(kernel))
         if values is None:
-            bind, named = kernel.program.bind, self._step.coefficients
-            values = [bind({**c.scalars, "keep": c.keep}) for c in named]
+            bind, step = kernel.program.bind, self._step
+            values = [bind({**c.scalars, "keep": c.keep}) for c in step.coefficients]
+            if converted:
+                scale = step.unscale if late else None
+                values = [
+                    [bound, scale, c.l2 if late else 0]
+                    for bound, c in zip(values, step.coefficients, strict=True)
+                ]
             self._values[id(kernel)] = values
         classes = self._step.classes
         return [(s.start, s.stop, values[classes[s.index]]) for s in segments]

@@ -18,13 +18,44 @@ from adamoffload.engine.team import Workers
 from adamoffload.observe.ledger import Holding, Ledger
 from adamoffload.offload.arena import Arena
 from adamoffload.offload.arithmetic import Arithmetic
-from adamoffload.offload.pipeline import Pipeline, Share
+from adamoffload.offload.pipeline import Pipeline
 from adamoffload.offload.settings import Settings
-from adamoffload.offload.state import State
+from adamoffload.offload.share import Share
+from adamoffload.offload.state import EXTRAS, State
+from adamoffload.plan.formats import each
 from adamoffload.plan.hops import Declared
-from adamoffload.plan.strategy import Strategy, strategies
+from adamoffload.plan.strategy import Strategy
 
-__all__ = ["Builder", "OptimizerMemory", "declared_by", "memory_of"]
+__all__ = ["Builder", "OptimizerMemory", "check_combination", "declared_by", "memory_of"]
+
+
+def check_combination(settings: Settings, strategy: Strategy, accumulate: int, policy: str) -> None:
+    """Refuse what a strategy cannot do together with what else was asked for.
+
+    Raises
+    ------
+    ValueError
+        If it cannot.
+    """
+    owner, name = settings.owner, strategy.label
+    sums = accumulate > 1 and strategy.sum_in in ("round trip", "host")
+    if sums and (settings.max_norm is not None or policy != "propagate"):
+        what = f"on_nonfinite={policy!r}" if settings.max_norm is None else "max_norm"
+        raise ValueError(
+            f"{owner}: strategy {name!r} keeps the sum of micro-steps on the host, and so the "
+            f"device never has the whole gradient that {what} must look at; use a strategy with "
+            f"sum_in='device'"
+        )
+    decayed = settings.rule.decay == "l2" and any(
+        callable(group.decay.source) or group.decay.source for group in settings.groups
+    )
+    beside = strategy.master_home(settings.weights) is not None
+    if strategy.holds_back(accumulate) and not beside and (decayed or settings.unscale != 1):
+        raise ValueError(
+            f"{owner}: strategy {name!r} applies gradients when they have left the device, and has "
+            f"no master on the host by which they could be scaled and decayed there; use a "
+            f"strategy with master='host', or decoupled decay and no loss_scale"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +110,8 @@ class Builder:
         Where hops are recorded.
     chunk_size, slots : int
         Elements of a chunk; chunks on their way at once, at most.
+    accumulate : int
+        Micro-steps to a step.
     watched : bool
         Whether a probe will look on.
     """
@@ -91,6 +124,7 @@ class Builder:
     ledger: Ledger
     chunk_size: int
     slots: int
+    accumulate: int
     watched: bool
 
     def pipeline(self, strategy: Strategy, directory: str | os.PathLike[str] | None) -> Pipeline:
@@ -109,7 +143,11 @@ class Builder:
             If the host must hold more than it has free.
         """
         owner = self.settings.owner
-        kept = [what for what, home, _ in strategy.kept(self.settings.rule) if home == "disk"]
+        kept = [
+            what
+            for what, home, _ in strategy.kept(self.settings.rule, self.settings.weights)
+            if home == "disk"
+        ]
         if kept and directory is None:
             raise ValueError(
                 f"{owner}: strategy {strategy.name!r} keeps {', '.join(kept)} on the disk; say "
@@ -133,8 +171,8 @@ class Builder:
         sizes = [p.size for p in self.parameters]
         chosen = strategy.chosen(sizes)
         others = [i for i in range(len(sizes)) if i not in chosen]
-        plan = [(strategy, sorted(chosen)), (strategies["resident"], others)]
-        _warn_if_short_of_memory(strategy, self.settings, sum(sizes[i] for i in chosen))
+        self._check_memory(strategy, sum(sizes[i] for i in chosen))
+        plan = [(strategy, sorted(chosen)), (strategy.all_resident(self.settings.weights), others)]
         shares = [self._share(how, members, directory) for how, members in plan if members]
         shown = None
         if self.watched and any(share.on_device for share in shares):
@@ -144,7 +182,6 @@ class Builder:
             [p.data.reshape(-1) for p in self.parameters],
             self.settings.names,
             shares,
-            self.settings.unscale,
             self.workers,
             shown,
             self.ledger,
@@ -154,10 +191,11 @@ class Builder:
     def _share(
         self, strategy: Strategy, members: Sequence[int], directory: Directory | None
     ) -> Share:
-        rule, group_of = self.settings.rule, self.settings.group_of
-        kept, on_device = strategy.kept(rule), strategy.arithmetic == "device"
+        rule, group_of, weights = self.settings.rule, self.settings.group_of, self.settings.weights
+        kept, on_device = strategy.kept(rule, weights), strategy.arithmetic == "device"
         kernel = NumpyKernel if on_device else self.kernel
-        arithmetic = Arithmetic(rule, kernel, master=strategy.master is not None)
+        master = strategy.master_home(weights) is not None
+        arithmetic = Arithmetic(rule, kernel, master=master)
         arena = Arena(
             self.backend,
             self.parameters,
@@ -167,16 +205,29 @@ class Builder:
             record=self.ledger.at(),
             directory=directory,
         )
-        homes = {thing: home for thing, home, _ in kept}
         return Share(
             self.backend,
+            strategy,
+            rule,
+            weights,
             arena,
-            strategy.hops(rule),
-            homes,
             arithmetic,
             self.chunk_size,
             self.slots,
+            self.accumulate,
         )
+
+    def _check_memory(self, strategy: Strategy, size: int) -> None:
+        settings = self.settings
+        each = strategy.memory_per_parameter(settings.rule, settings.weights, self.accumulate)
+        needed, free = int(each["host"] * size), _free_bytes()
+        if free is not None and needed > free:
+            warnings.warn(
+                f"{settings.owner}: strategy {strategy.name!r} keeps {needed:,} bytes on the host, "
+                f"which has {free:,} free",
+                UserWarning,
+                stacklevel=6,
+            )
 
     def state(self, pipeline: Pipeline) -> State:
         """Return the state that a pipeline works on."""
@@ -190,45 +241,47 @@ class Builder:
             return MappingProxyType({name: found[name] for name in names})
 
         slots = {slot: views(slot) for slot in self.settings.rule.slots}
-        return State(self.parameters, slots, views("master"))
+        return State(self.parameters, slots, {kind: views(kind) for kind in EXTRAS})
 
 
 def declared_by(pipeline: Pipeline, settings: Settings) -> list[Declared]:
     """Return what the parameters of each share go through in a step: what a ledger expects."""
     rule, names = type(settings.rule).__name__, settings.names
     return [
-        Declared(rule, tuple(share.hops), frozenset(names[i] for i in share.arena.indices))
+        Declared(
+            rule,
+            share.hops(first=share.accumulate == 1),
+            frozenset(names[i] for i in share.arena.indices),
+            share.hops(last=False),
+            share.hops(first=False, last=False),
+            share.hops(),
+        )
         for share in pipeline.shares
     ]
 
 
-def memory_of(pipeline: Pipeline, accumulate: int) -> OptimizerMemory:
+def memory_of(pipeline: Pipeline) -> OptimizerMemory:
     """Return where the bytes are; gradients are counted as if all of them exist."""
-    size = sum(flat.size for flat in pipeline.flat)
-    kinds: dict[tuple[Any, str], int] = {
-        ("device", "parameters"): 4 * size,
-        ("device", "gradients"): 4 * size * (1 + (accumulate > 1)),
-    }
+    kinds: dict[tuple[Any, str], int] = {}
+
+    def add(place: str, kind: str, nbytes: int) -> None:
+        kinds[place, kind] = kinds.get((place, kind), 0) + nbytes
+
     for share in pipeline.shares:
-        for thing, home in share.homes.items():
+        size = each(share.weights) * share.arena.size
+        sums = share.accumulate > 1 and share.strategy.sum_in in ("device", "resent")
+        add("device", "parameters", int(size))
+        add("device", "gradients", int(size) * (1 + sums))
+        for thing, (home, _) in share.homes.items():
             kind = "master" if thing == "master" else "moments"
-            key = "pinned" if share.on_device and home == "host" else home, kind
-            kinds[key] = kinds.get(key, 0) + 4 * share.arena.size
+            pinned = share.on_device and home == "host"
+            add("pinned" if pinned else home, kind, share.arena.arrays[thing].nbytes)
+        waiting = [*share.rests, *([] if share.sums is None else [share.sums])]
+        for array in waiting:
+            add("pinned", "gradients", array.nbytes)
         for place, nbytes in share.ring.items():
-            where: Any = "pinned" if place == "host" else place
-            kinds[where, "staging"] = kinds.get((where, "staging"), 0) + nbytes
+            add("pinned" if place == "host" else place, "staging", nbytes)
     return OptimizerMemory(tuple(Holding(*key, n) for key, n in kinds.items() if n))
-
-
-def _warn_if_short_of_memory(strategy: Strategy, settings: Settings, size: int) -> None:
-    needed, free = strategy.memory_per_parameter(settings.rule)["host"] * size, _free_bytes()
-    if free is not None and needed > free:
-        warnings.warn(
-            f"{settings.owner}: strategy {strategy.name!r} keeps {needed:,} bytes on the host, "
-            f"which has {free:,} free",
-            UserWarning,
-            stacklevel=6,
-        )
 
 
 def _free_bytes() -> int | None:

@@ -15,7 +15,35 @@ from adamoffload.offload.settings import Settings
 from adamoffload.offload.state import Counters
 from adamoffload.plan.step import Coefficients, Step
 
-__all__ = ["decide", "rate_of"]
+__all__ = ["StepDecays", "decide", "rate_of"]
+
+
+class StepDecays:
+    """The weight decays of one step; a function is called once.
+
+    Parameters
+    ----------
+    settings : Settings
+        What the optimizer was constructed with.
+    step : int
+        Which, counted from 0.
+    """
+
+    def __init__(self, settings: Settings, step: int) -> None:
+        self._settings, self.step = settings, step
+        self._known: dict[int, np.float32] = {}
+
+    def of(self, group: int) -> np.float32:
+        """Return the decay of a group."""
+        if group not in self._known:
+            self._known[group] = self._settings.groups[group].decay.at(self.step)
+        return self._known[group]
+
+    def l2(self, index: int) -> np.float32:
+        """Return what times a parameter is added to its gradient."""
+        if self._settings.rule.decay != "l2":
+            return np.float32(0)
+        return self._settings.l2(self.of(self._settings.group_of[index]))
 
 
 def rate_of(settings: Settings, counters: Counters, index: int, step: int) -> np.float32:
@@ -40,6 +68,8 @@ def decide(
     parameters: Sequence[Parameter],
     flat: Sequence[Array | None],
     underway: StepUnderway,
+    unscale: np.float32,
+    decays: StepDecays,
 ) -> Step:
     """Read the numbers of the next step.
 
@@ -52,9 +82,13 @@ def decide(
     parameters : sequence of Parameter
         In update order.
     flat : sequence of device array or None
-        Their gradients, flattened; None for one without.
+        Their gradients, flattened; None for one without, and ``DOWN`` for one that has left.
     underway : StepUnderway
         The step's mark; its list of what was touched becomes the step's.
+    unscale : float32
+        What gradients are multiplied by.
+    decays : StepDecays
+        The step's, as far as they are known.
 
     Raises
     ------
@@ -62,7 +96,6 @@ def decide(
         As `rate_of`.
     """
     number = before.global_step + 1
-    decays = [group.decay.at(number - 1) for group in settings.groups]
     rates: dict[object, np.float32] = {}  # a function is called once a step
     known: dict[tuple[int, np.float32, int], int] = {}
     coefficients: list[Coefficients] = []
@@ -76,7 +109,7 @@ def decide(
         if key not in known:
             known[key] = len(coefficients)
             t = number - behind
-            coefficients.append(settings.coefficients(rates[who], decays[index], t))
+            coefficients.append(settings.coefficients(rates[who], decays.of(index), t))
         classes.append(known[key])
     gradients = list(flat)
     for i, index in enumerate(settings.group_of):
@@ -84,9 +117,19 @@ def decide(
         if gradient is None or not settings.groups[index].centralize or parameters[i].ndim < 2:
             continue
         own = coefficients[classes[i]]
-        gradients[i] = centralized(gradient, parameters[i], own.l2)
-        if own.l2:  # it is in there already
+        decay = np.float32(0) if settings.scaled else own.l2
+        gradients[i] = centralized(gradient, parameters[i], decay)
+        if decay:  # it is in there already
             classes[i] = len(coefficients)
             coefficients.append(replace(own, l2=np.float32(0)))
     underway.number = number
-    return Step(number, gradients, classes, coefficients, underway.touched)
+    return Step(
+        number,
+        gradients,
+        classes,
+        coefficients,
+        unscale,
+        settings.scaled,
+        settings.seed,
+        underway.touched,
+    )

@@ -11,7 +11,7 @@ copy. Where they leave a doubt, and to say where it is, the host looks at the el
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,6 @@ import numpy as np
 from adamoffload.device.backend import Array, Backend, HostArray, Ticket
 from adamoffload.device.parameter import Parameter
 from adamoffload.observe.ledger import Ledger, Record
-from adamoffload.plan.step import Step
 
 __all__ = ["POLICIES", "FiniteCheck", "NoCheck"]
 
@@ -31,12 +30,21 @@ _TOGETHER = 1 << 18  # and that many of their elements, since a call costs as mu
 _PIECE = 1 << 20  # elements that the host looks at together
 
 
+class _Looked(NamedTuple):
+    """What is looked at in a step."""
+
+    gradients: Sequence[Array | None]
+    l2: Callable[[int], np.float32]
+    unscale: np.float32
+    record: Record
+
+
 class NoCheck:
     """Lets everything pass: what an optimizer has by default."""
 
     found = 0
 
-    def passes(self, step: Step, ledger: Ledger) -> bool:  # noqa: ARG002
+    def passes(self, *_: Any) -> bool:
         """Return True."""
         return True
 
@@ -50,20 +58,20 @@ class FiniteCheck:
         The optimizer's name, for messages.
     parameters : sequence of Parameter
         In update order, on one device.
-    unscale : float32
-        What gradients are multiplied by.
+    scaled : bool
+        Whether gradients are multiplied first and decayed then, or the other way round.
     raises : bool
         Whether to raise rather than to return False.
     """
 
     def __init__(
-        self, owner: str, parameters: Sequence[Parameter], unscale: np.float32, *, raises: bool
+        self, owner: str, parameters: Sequence[Parameter], *, scaled: bool, raises: bool
     ) -> None:
         self.found = 0
+        self._scaled = scaled
         self._owner = owner
         self._parameters = parameters
         self._weights = [parameter.data.reshape(-1) for parameter in parameters]
-        self._unscale = unscale
         self._raises = raises
         backend = parameters[0].backend
         assert backend is not None, "read_parameters refuses parameters on the host"
@@ -71,13 +79,26 @@ class FiniteCheck:
         self._batches = _batches([parameter.size for parameter in parameters])
         self._host = backend._empty_pinned(4 * len(self._batches), _FLOAT32)
 
-    def passes(self, step: Step, ledger: Ledger) -> bool:
-        """Return whether the step may go on.
+    def passes(
+        self,
+        number: int,
+        gradients: Sequence[Array | None],
+        l2: Callable[[int], np.float32],
+        unscale: np.float32,
+        ledger: Ledger,
+    ) -> bool:
+        """Return whether a step may go on.
 
         Parameters
         ----------
-        step : Step
-            What is to be looked at: its gradients, and what decay adds to them.
+        number : int
+            The step's, counted from 1.
+        gradients : sequence of device array or None
+            What is to be looked at, flattened.
+        l2 : callable
+            What times a parameter is added to its gradient, given its index.
+        unscale : float32
+            What gradients are multiplied by.
         ledger : Ledger
             Where every copy is recorded as the hop ``check``: of the step if it may go on, else
             outside of any, since the next one that is taken has the same number.
@@ -88,39 +109,45 @@ class FiniteCheck:
             If it may not, and that is to raise.
         """
         copies: list[tuple[Any, ...]] = []
-        finite = False
+        looked = _Looked(gradients, l2, unscale, lambda *copy: copies.append(copy))
+        text = "an interrupt"
         try:
-            finite = self._finite(step, lambda *copy: copies.append(copy))
+            text = self._wrong(looked)
         finally:
-            record = ledger.at(step.number if finite else None)
+            record = ledger.at(None if text else number)
             for copy in copies:
                 record(*copy)
-        return finite
+        if text:
+            self.found += 1
+            if self._raises:
+                raise FloatingPointError(f"{self._owner}: step {number}: {text}")
+        return not text
 
-    def _finite(self, step: Step, record: Record) -> bool:
-        for i, gradient in self._doubtful(step, record):
-            text = self._look(i, gradient, step.of(i).l2, record)
+    def _wrong(self, looked: _Looked) -> str:
+        """Return what is wrong; empty if nothing is."""
+        for i, gradient in self._doubtful(looked):
+            text = self._look(i, gradient, looked)
             if text:
-                self.found += 1
-                if self._raises:
-                    raise FloatingPointError(f"{self._owner}: step {step.number}: {text}")
-                return False
-        return True
+                return text
+        return ""
 
-    def _doubtful(self, step: Step, record: Record) -> Iterator[tuple[int, Array]]:
+    def _doubtful(self, looked: _Looked) -> Iterator[tuple[int, Array]]:
         """Yield the gradients for which the extremes do not exclude an overflow."""
-        given = step.gradients
+        given, l2, unscale, record = looked
         present = [[(i, given[i]) for i in b if given[i] is not None] for b in self._batches]
         batches = [pairs for pairs in present if pairs]
         own = [[g for _, g in batch] for batch in batches]
-        added = [[self._weights[i] for i, _ in batch if step.of(i).l2] for batch in batches]
+        added = [[self._weights[i] for i, _ in batch if l2(i)] for batch in batches]
         largest = iter(self._largest([arrays for arrays in (*own, *added) if arrays], record))
         bounds = [next(largest) for _ in own]
         for k, batch in enumerate(batches):
             # Rounding is monotonic: no sum is larger than that of what is largest in its parts.
-            decay = max(abs(step.of(i).l2) for i, _ in batch)
-            bound = bounds[k] + decay * next(largest) if added[k] else bounds[k]
-            if not np.isfinite(np.square(bound * self._unscale)):
+            decay = max(abs(l2(i)) for i, _ in batch)
+            more: Any = decay * next(largest) if added[k] else 0
+            bound: Any = bounds[k] * unscale + more
+            if not self._scaled:
+                bound = (bounds[k] + more) * unscale
+            if not np.isfinite(np.square(bound)):
                 yield from batch
 
     def _largest(self, groups: Sequence[Sequence[Array]], record: Record) -> HostArray:
@@ -139,18 +166,25 @@ class FiniteCheck:
         largest: HostArray = np.max(np.abs(host.reshape(-1, 2)), axis=1)
         return largest
 
-    def _look(self, i: int, gradient: Array, decay: np.float32, record: Record) -> str:
+    def _look(self, i: int, gradient: Array, looked: _Looked) -> str:
         """Return what is wrong with a gradient, and where first; empty if nothing is."""
+        decay, record = looked.l2(i), looked.record
 
         def down(array: Array) -> HostArray:
-            return self._backend.asnumpy(
+            wire = self._backend.asnumpy(
                 array, record=lambda _, elements, nbytes, t: record("check", elements, nbytes, t)
             )
+            return wire.astype(np.float32, copy=False)
 
         for start in range(0, gradient.size, _PIECE):
             part = slice(start, start + _PIECE)
             g = down(gradient[part])
-            seen = (g + down(self._weights[i][part]) * decay if decay else g) * self._unscale
+            seen: Any
+            if self._scaled:
+                seen = g * looked.unscale
+                seen = seen + down(self._weights[i][part]) * decay if decay else seen
+            else:
+                seen = (g + down(self._weights[i][part]) * decay if decay else g) * looked.unscale
             bad = ~np.isfinite(np.square(seen))
             if bad.any():
                 k = int(np.argmax(bad))

@@ -15,8 +15,6 @@ from adamoffload.names import listed
 
 __all__ = ["Gradients", "centralized"]
 
-_FLOAT32 = np.dtype(np.float32)
-
 
 class Gradients:
     """Knows what gradients must look like for a set of parameters.
@@ -35,11 +33,13 @@ class Gradients:
         backend = parameters[0].backend
         assert backend is not None, "read_parameters refuses parameters on the host"
         self.backend = backend
-        self._spans = sorted((backend._address(p.data), 4 * p.size, p.name) for p in parameters)
+        self._dtype = parameters[0].dtype
+        each = self._dtype.itemsize
+        self._spans = sorted((backend._address(p.data), each * p.size, p.name) for p in parameters)
         self._starts = [start for start, _, _ in self._spans]
         self._index = {parameter.name: i for i, parameter in enumerate(parameters)}
         self._expected = [
-            (parameter, parameter.shape, 4 * parameter.size) for parameter in parameters
+            (parameter, parameter.shape, each * parameter.size) for parameter in parameters
         ]
 
     def flat(self, gradients: Any) -> list[Array | None]:
@@ -118,10 +118,10 @@ class Gradients:
     ) -> Array:
         if not self.backend.owns(gradient):
             raise self._misplaced(gradient, parameter)
-        if gradient.dtype != _FLOAT32:
+        if gradient.dtype != self._dtype:
             raise TypeError(
-                f"{self._who(parameter)} must be float32, got {gradient.dtype}; "
-                f"pass gradient.astype(np.float32)"
+                f"{self._who(parameter)} must be {self._dtype}, as the parameter is, got "
+                f"{gradient.dtype}; pass gradient.astype({self._dtype.name!r})"
             )
         if gradient.shape != shape:
             raise ValueError(
@@ -165,4 +165,5 @@ def centralized(flat: Array, parameter: Parameter, decay: np.float32) -> Array:
     g = flat.reshape(parameter.shape)
     if decay:
         g = g + parameter.data * decay
-    return (g - np.mean(g, axis=tuple(range(1, g.ndim)), keepdims=True)).reshape(-1)
+    less: Array = (g - np.mean(g, axis=tuple(range(1, g.ndim)), keepdims=True)).reshape(-1)
+    return less

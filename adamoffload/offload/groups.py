@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 from adamoffload.arguments import describe, flag
 from adamoffload.device.backend import ResidencyError
 from adamoffload.device.parameter import Parameter
+from adamoffload.plan.formats import WEIGHTS
 from adamoffload.rules.rates import Decay, Rate, TableRate, read_decay, read_rate
 
 __all__ = ["Group", "read_parameters"]
@@ -212,10 +211,17 @@ def _check_arrays(owner: str, parameters: Sequence[Parameter]) -> None:
                 f"{owner}: all parameters must be on one device; {parameters[0].name!r} is on "
                 f"{device!r} and {parameter.name!r} on another, {parameter.backend!r}"
             )
-        if parameter.dtype != np.float32:
+        if parameter.dtype.name not in WEIGHTS:
             raise TypeError(
-                f"{owner}: parameter {parameter.name!r} must be float32, got {parameter.dtype}; "
-                f"create it with Parameter(device.asarray(x.astype(np.float32)), name=...)"
+                f"{owner}: parameter {parameter.name!r} must be {', '.join(WEIGHTS[:-1])} or "
+                f"{WEIGHTS[-1]}, got {parameter.dtype}; create it with "
+                f"Parameter(device.asarray(x.astype(np.float32)), name=...)"
+            )
+        if parameter.dtype != parameters[0].dtype:
+            raise TypeError(
+                f"{owner}: all parameters must be of one type; {parameters[0].name!r} is "
+                f"{parameters[0].dtype} and {parameter.name!r} {parameter.dtype}: give each type "
+                f"an optimizer of its own"
             )
         if parameter.size == 0:
             raise ValueError(
@@ -225,7 +231,7 @@ def _check_arrays(owner: str, parameters: Sequence[Parameter]) -> None:
         spans.append((parameter.backend._address(parameter.data), parameter))
     spans.sort(key=lambda span: span[0])
     for (start, first), (following, second) in pairwise(spans):
-        if start + 4 * first.size > following:
+        if start + first.dtype.itemsize * first.size > following:
             raise ValueError(
                 f"{owner}: parameters {first.name!r} and {second.name!r} share memory; each must "
                 f"have its own"

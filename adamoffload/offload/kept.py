@@ -19,16 +19,26 @@ from adamoffload.device.parameter import Parameter
 from adamoffload.names import check_keys
 from adamoffload.observe.ledger import Holding, Ledger
 from adamoffload.offload.build import Builder, declared_by, memory_of
+from adamoffload.offload.chunk import Underway
 from adamoffload.offload.integrity import Integrity
+from adamoffload.offload.loss_scale import DynamicLossScale
 from adamoffload.offload.pipeline import Pipeline
 from adamoffload.offload.settings import Settings
-from adamoffload.offload.state import Counters, Key, State, adopt, read_arrays, read_counters
+from adamoffload.offload.state import (
+    EXTRAS,
+    Counters,
+    Key,
+    State,
+    adopt,
+    read_arrays,
+    read_counters,
+)
 from adamoffload.offload.transfer import on_host, transfer
 from adamoffload.plan.strategy import Strategy, find_strategy
 
 __all__ = ["Kept"]
 
-_OPTIONAL_KEYS = ("missed", "frozen", "learning_rates", "master")
+_OPTIONAL_KEYS = ("missed", "frozen", "learning_rates", "loss_scale", "master", "compensation")
 _STATE_KEYS = ("global_step", "learning_rate", "hyperparameters", "slots", *_OPTIONAL_KEYS)
 
 
@@ -46,12 +56,22 @@ class Kept:
     _integrity: Integrity
     _lock: AbstractContextManager[Any]
     _holdings: tuple[Holding, ...]
-    _pending: dict[int, Array]
-    """Gradients submitted in this micro-step, by index."""
-    _sums: dict[int, Array]
-    """Their sums over the micro-steps of this step."""
-    _micro_step: int
+    _scaler: DynamicLossScale | None
     _accumulate: int
+    _submitted: set[int]
+    """Indices of the parameters whose gradients were submitted in this micro-step."""
+    _summed: dict[int, Array | None]
+    """By index, the sums over the micro-steps of this step; None for one on the host."""
+    _micro_step: int
+    _dropped: set[str]
+    """What must be submitted again, since a submission has failed."""
+    _underway: Underway | None
+    """The step that gradients are submitted for."""
+    _late: Underway | None
+    """A step that is applied with the next one."""
+
+    def _forget_step(self) -> None:
+        raise NotImplementedError
 
     @contextmanager
     def exclusive(self) -> Iterator[State]:
@@ -64,7 +84,11 @@ class Kept:
         """
         with self._lock:
             self._integrity.settled(self._pipeline.settle)
-            if self._pending or self._micro_step:
+            if self._late is not None:
+                raise RuntimeError(
+                    f"{self._settings.owner}: a gradient is still to be applied; flush() does it"
+                )
+            if self._submitted or self._micro_step:
                 done = f"{self._micro_step} of {self._accumulate} micro-steps"
                 raise RuntimeError(
                     f"{self._settings.owner}: a step is not complete ({done}); flush() takes it"
@@ -84,7 +108,8 @@ class Kept:
             self._backend.synchronize()
             yield touched
             self._pipeline.forget()
-            self._pending, self._sums, self._micro_step = {}, {}, 0
+            self._forget_step()
+            self._late, self._dropped = None, set()
             self._state.counters = counters
 
     def state_dict(self) -> dict[str, Any]:
@@ -119,13 +144,15 @@ class Kept:
     def _plain_state(self) -> dict[str, Any]:
         with self.exclusive() as state:
             kept = state.counters.plain(self._settings)
-            kinds: dict[str, dict[str, HostArray]] = {kind: {} for kind in (*state, "master")}
+            kinds: dict[str, dict[str, HostArray]] = {kind: {} for kind in (*state, *EXTRAS)}
             for (kind, name), array in state.arrays().items():
                 if kind != "parameter":
                     kinds[kind][name] = on_host(self._backend, array, self._ledger.at())
-            master = kinds.pop("master")
+            extras = {kind: kinds.pop(kind) for kind in EXTRAS}
+            if self._scaler is not None:
+                kept["loss_scale"] = self._scaler.state_dict()
             kept["slots"] = kinds
-            return kept | {"master": master} if master else kept
+            return kept | {kind: arrays for kind, arrays in extras.items() if arrays}
 
     def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
         """Take over a state, of this or another optimizer with the same rule and parameters.
@@ -195,9 +222,23 @@ class Kept:
             masters = [p for p in self._parameters if p.name in self._state.master]
             arrays = read_arrays(owner, "master", state["master"], masters, squares=False)
             new |= {("master", name): array for name, array in arrays.items()}
+        for name, lost in state.get("compensation", {}).items():
+            if ("compensation", name) in self._state.arrays():
+                new["compensation", name] = lost
         own = self._state.counters
         counters = adopt(owner, saved, self._settings, own, strict=strict, stacklevel=4)
         self._take_over(new, counters)
+        self.take_scale(state.get("loss_scale"))
+
+    def take_scale(self, state: Any) -> None:
+        """Let a dynamic loss scale go on from a state, if there are both."""
+        if self._scaler is not None and state is not None:
+            self._scaler.load_state_dict(state)
+
+    @property
+    def scale_state(self) -> dict[str, float] | None:
+        """The state of a dynamic loss scale; None without one."""
+        return None if self._scaler is None else self._scaler.state_dict()
 
     def _take_over(self, new: Mapping[Key, HostArray], counters: Counters) -> None:
         """Replace arrays and counters.
@@ -288,6 +329,6 @@ class Kept:
                 raise
             moved.counters, before = state.counters, self._pipeline
             self._pipeline, self._state, self._strategy = pipeline, moved, new
-            self._holdings = memory_of(pipeline, self._accumulate).holdings
+            self._holdings = memory_of(pipeline).holdings
             self._ledger.attach(self._backend, declared_by(pipeline, self._settings))
             before.close()

@@ -13,9 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-import numpy as np
-
-from adamoffload.arguments import choice, describe, flag, instance, positive_integer
+from adamoffload.arguments import (
+    choice,
+    describe,
+    flag,
+    instance,
+    integer,
+    number,
+    positive_integer,
+)
 from adamoffload.device.backend import Array, Backend
 from adamoffload.device.parameter import Claim, Parameter
 from adamoffload.engine.kernel import kernel_type
@@ -27,16 +33,17 @@ from adamoffload.observe.probes import NO_PROBE, Probe
 from adamoffload.observe.rows import Watched
 from adamoffload.observe.steps import NO_REPORT, Report, StepRecord
 from adamoffload.offload.arithmetic import check_rule
-from adamoffload.offload.build import Builder, declared_by, memory_of
-from adamoffload.offload.decide import decide
+from adamoffload.offload.build import Builder, check_combination, declared_by, memory_of
 from adamoffload.offload.finite import POLICIES, FiniteCheck, NoCheck
 from adamoffload.offload.gradients import Gradients
 from adamoffload.offload.groups import read_parameters
 from adamoffload.offload.hints import FIXED, MISSING
-from adamoffload.offload.integrity import Integrity, StepUnderway
-from adamoffload.offload.kept import Kept
+from adamoffload.offload.integrity import Integrity
+from adamoffload.offload.loss_scale import DynamicLossScale
+from adamoffload.offload.norm import GlobalNorm
 from adamoffload.offload.settings import Settings, read_loss_scale
 from adamoffload.offload.state import Counters, State
+from adamoffload.offload.stepping import Stepping
 from adamoffload.plan.strategy import Strategy, find_strategy
 from adamoffload.rules.rates import FixedRate, Rate, read_decay, read_rate
 from adamoffload.rules.rule import Rule
@@ -44,7 +51,7 @@ from adamoffload.rules.rule import Rule
 __all__ = ["Optimizer"]
 
 
-class Optimizer(Kept, metaclass=Spelled):
+class Optimizer(Stepping, metaclass=Spelled):
     r"""Any rule, under any strategy: moves parameters by their gradients.
 
     In float32, where a thing runs never changes what it computes: every strategy gives the same
@@ -53,18 +60,26 @@ class Optimizer(Kept, metaclass=Spelled):
     Parameters
     ----------
     params : iterable of Parameter, or of dict
-        What to optimize: float32, on one device. A dict is a group, with the keys ``params`` and,
-        where it differs from the rule's, ``lr``, ``weight_decay`` and ``grad_centralization``
-        (bool); one dict may hold ``order_params`` alone, a list of all parameters in the order in
-        which gradients will come.
+        What to optimize: all float32, bfloat16 or float16, on one device. A dict is a group, with
+        the keys ``params`` and, where it differs from the rule's, ``lr``, ``weight_decay`` and
+        ``grad_centralization`` (bool); one dict may hold ``order_params`` alone, a list of all
+        parameters in the order in which gradients will come.
     rule : Rule
         What is computed, with learning rate and weight decay.
     strategy : str or Strategy
         What lives where: a name in `adamoffload.strategies`, or one of your own.
-    loss_scale : float
-        What the loss was multiplied by; gradients are divided by it. > 0.
+    loss_scale : float or DynamicLossScale
+        What the loss was multiplied by; gradients are divided by it. > 0. A dynamic one changes
+        with the steps: multiply the loss by `loss_scale`, as it is then. It skips steps with
+        gradients that are not finite, whatever ``on_nonfinite`` says, unless that is ``"raise"``.
     accumulate : int
-        Calls that make one step: their gradients are added up on the device, in order.
+        Calls that make one step: their gradients are added up, in order, in the parameters' type;
+        where, the strategy says.
+    max_norm : float, optional
+        What the norm of all gradients of a step is clipped to, as
+        `torch.nn.utils.clip_grad_norm_` does.
+    seed : int
+        Of the bits for stochastic rounding.
     on_nonfinite : str
         What to do about a NaN, an infinity, or a gradient so large that its square overflows
         float32, which would stop the element for ever. ``"propagate"``: nothing, as the reference.
@@ -149,8 +164,10 @@ class Optimizer(Kept, metaclass=Spelled):
         rule: Rule,
         *,
         strategy: str | Strategy = "resident",
-        loss_scale: float = 1.0,
+        loss_scale: float | DynamicLossScale = 1.0,
         accumulate: int = 1,
+        max_norm: float | None = None,
+        seed: int = 0,
         on_nonfinite: str = "propagate",
         use_locking: bool = False,
         directory: str | os.PathLike[str] | None = None,
@@ -164,7 +181,10 @@ class Optimizer(Kept, metaclass=Spelled):
     ) -> None:
         owner = type(self).__name__
         policy = choice(owner, "on_nonfinite", on_nonfinite, POLICIES)
-        scale, unscale = read_loss_scale(owner, loss_scale)
+        self._scaler = loss_scale if isinstance(loss_scale, DynamicLossScale) else None
+        if self._scaler is not None and policy == "propagate":
+            policy = "skip"  # how it finds its size
+        scale, unscale = read_loss_scale(owner, 1.0 if self._scaler else loss_scale)
         check_rule(owner, rule)
         rate = read_rate(owner, rule.learning_rate)
         decay = read_decay(owner, rule.weight_decay)
@@ -174,6 +194,15 @@ class Optimizer(Kept, metaclass=Spelled):
         )
         distinct = {id(group): group for group in groups}
         index = {key: i for i, key in enumerate(distinct)}
+        self._strategy = find_strategy(owner, strategy)
+        self._accumulate = positive_integer(owner, "accumulate", accumulate)
+        weights: Any = parameters[0].dtype.name
+        try:
+            self._strategy.check(weights)
+        except ValueError as error:
+            kind = ValueError if weights == "float32" else TypeError
+            raise kind(f"{owner}: {error}") from None
+        barrier = None if max_norm is None else number(owner, "max_norm", max_norm, above=0)
         self._settings = Settings(
             owner,
             rule,
@@ -183,12 +212,18 @@ class Optimizer(Kept, metaclass=Spelled):
             tuple(distinct.values()),
             tuple(index[id(group)] for group in groups),
             rate,
+            weights,
+            barrier,
+            integer(owner, "seed", seed, at_least=0),
+            weights != "float32"
+            or barrier is not None
+            or self._scaler is not None
+            or self._strategy.holds_back(self._accumulate),
         )
         for group in self._settings.groups:
             if rule.decay == "l2" and not callable(group.decay.source):
-                self._settings.scaled(group.decay.at(0))  # refuses what float32 cannot hold
-        self._strategy = find_strategy(owner, strategy)
-        self._accumulate = positive_integer(owner, "accumulate", accumulate)
+                self._settings.l2(group.decay.at(0))  # refuses what float32 cannot hold
+        check_combination(self._settings, self._strategy, self._accumulate, policy)
         if ledger is not None:
             instance(owner, "ledger", ledger, Ledger)
         if probe is not None:
@@ -206,9 +241,11 @@ class Optimizer(Kept, metaclass=Spelled):
             if not callable(on_step):
                 wanted = "a callable that takes a StepRecord"
                 raise TypeError(f"{owner}: on_step must be {wanted}, got {describe(on_step)}")
-            self._report = Report(on_step, self._backend, self._ledger, scale)
+            self._report = Report(on_step, self._backend)
         if policy != "propagate":
-            self._check = FiniteCheck(owner, parameters, unscale, raises=policy == "raise")
+            self._check = FiniteCheck(
+                owner, parameters, scaled=self._settings.scaled, raises=policy == "raise"
+            )
         self._ledger.attach(self._backend)
         self._builder = Builder(
             self._backend,
@@ -219,6 +256,7 @@ class Optimizer(Kept, metaclass=Spelled):
             self._ledger,
             chunk_size,
             slots,
+            self._accumulate,
             probe is not None,
         )
         self._pipeline = self._builder.pipeline(self._strategy, directory)
@@ -236,9 +274,11 @@ class Optimizer(Kept, metaclass=Spelled):
         self._integrity = Integrity(owner, self._settings.names)
         # Reentrant: a schedule may ask for what the lock protects, or assign a rate.
         self._lock = threading.RLock() if locking else nullcontext()
-        self._pending, self._sums, self._micro_step = {}, {}, 0
+        self._norm = GlobalNorm(self._backend, len(parameters))
+        self._late, self._dropped = None, set()
+        self._forget_step()
         self._probe.attach(self._watched())
-        self._holdings = memory_of(self._pipeline, self._accumulate).holdings
+        self._holdings = memory_of(self._pipeline).holdings
         self._claim = Claim()
         for parameter in parameters:
             parameter.claim(self._claim)
@@ -336,18 +376,30 @@ class Optimizer(Kept, metaclass=Spelled):
         return self._state.counters.global_step
 
     @property
+    def loss_scale(self) -> float:
+        """What the next loss is to be multiplied by."""
+        return self._settings.loss_scale if self._scaler is None else self._scaler.scale
+
+    @property
+    def norm(self) -> float:
+        """Norm of all gradients of the last step, unclipped; NaN without ``max_norm``."""
+        return self._norm.last
+
+    @property
     def nonfinite_steps(self) -> int:
         """Number of calls that ``on_nonfinite`` has refused or left out; no part of the state."""
         return self._check.found
 
     @property
     def bytes_per_step(self) -> dict[str, int]:
-        """The bytes that cross in a step in which every parameter has a gradient, by lane."""
+        """The bytes that cross in a step in which every parameter has gradients, by lane."""
         moved = dict.fromkeys(("d2h", "h2d", "read", "write"), 0)
         for share in self._pipeline.shares:
-            for hop in share.hops:
-                if hop.nbytes:
-                    moved[hop.lane] += hop.nbytes * share.arena.size
+            each = share.strategy.bytes_per_parameter(
+                self.rule, self._settings.weights, self._accumulate
+            )
+            for lane, nbytes in each.items():
+                moved[lane] += nbytes * share.arena.size
         return moved
 
     def memory(self) -> Any:
@@ -358,7 +410,7 @@ class Optimizer(Kept, metaclass=Spelled):
         OptimizerMemory
             Parameters, gradients, slots, master weights, staging ring and scratch.
         """
-        return memory_of(self._pipeline, self._accumulate)
+        return memory_of(self._pipeline)
 
     # -- learning rate and decay ----------------------------------------------------------------
 
@@ -454,177 +506,6 @@ class Optimizer(Kept, metaclass=Spelled):
         if caller and not names:
             raise ValueError(f"{self._settings.owner}: {caller} needs the parameters to {caller}")
         return names
-
-    # -- a step -------------------------------------------------------------------------------
-
-    def __call__(self, gradients: Any, *, loss: Any = None) -> tuple[bool, ...]:
-        """Take one step, updating the parameters in place.
-
-        Parameters
-        ----------
-        gradients : sequence of device array or None, or mapping from name to device array
-            One for each of `parameters`, in that order; float32, of the parameter's shape. Any
-            layout; one that is not C-contiguous is copied first, on the device. None, or a name
-            that is missing: no gradient this time.
-        loss : float or 0-D array, optional
-            For ``on_step``, and read only if there is one.
-
-        Returns
-        -------
-        tuple of bool
-            For each parameter, whether it was moved: False for one without a gradient, in a
-            micro-step that only adds up, and if ``on_nonfinite="skip"`` has left the step out.
-
-        Raises
-        ------
-        FloatingPointError
-            For a number that is not finite, or too large, with ``on_nonfinite="raise"``; parameter,
-            index and value are named. Nothing has changed.
-        ValueError
-            For a wrong number of gradients, a wrong name or shape, or a gradient that shares
-            memory with a parameter. Nothing has changed.
-        TypeError
-            For a wrong container, object or dtype; `ResidencyError` for one that is elsewhere.
-            Nothing has changed.
-        RuntimeError
-            If a table of learning rates has run out, or a schedule has loaded a state (nothing else
-            has changed), or an earlier step failed half-way.
-
-        Notes
-        -----
-        Whatever else is raised, `KeyboardInterrupt` included: either nothing has changed, and the
-        next call works, or every further call raises `RuntimeError` and says which parameters had
-        been touched. An interrupt in the last moment may also find the step done; `global_step`
-        tells. With ``accumulate``, a step that raises when it is complete drops its micro-steps:
-        begin with the first again.
-        """
-        with self._lock:
-            if self._pending:
-                raise RuntimeError(
-                    f"{self._settings.owner}: gradients were submitted, so that step() must end "
-                    f"this step, not a call"
-                )
-            return self._step(self._gradients.flat(gradients), loss)
-
-    def submit(self, parameter: Parameter | str, gradient: Array) -> None:
-        """Hand over one gradient of this step, as soon as it exists; `step` ends the step.
-
-        Parameters
-        ----------
-        parameter : Parameter or str
-            Whose, or its name.
-        gradient : device array
-            Of its shape; neither it nor its memory may be written to before `step` returns.
-
-        Raises
-        ------
-        ValueError
-            If it was submitted already, is of another shape, or of no parameter of this optimizer.
-        TypeError
-            For a wrong object or dtype; `ResidencyError` for one that is elsewhere.
-        """
-        with self._lock:
-            index, flat = self._gradients.one(parameter, gradient)
-            if index in self._pending:
-                raise ValueError(
-                    f"{self._settings.owner}: a gradient of {self._settings.names[index]!r} was "
-                    f"submitted already in this step; call step() first"
-                )
-            self._pending[index] = flat
-
-    def step(self, *, loss: Any = None) -> tuple[bool, ...]:
-        """Take a step with the gradients that were submitted; see `__call__`.
-
-        Raises
-        ------
-        RuntimeError
-            If none was submitted.
-        """
-        with self._lock:
-            if not self._pending:
-                raise RuntimeError(
-                    f"{self._settings.owner}: no gradient was submitted; call submit(parameter, "
-                    f"gradient) before step(), or call the optimizer itself with all gradients"
-                )
-            flat = [self._pending.get(i) for i in range(len(self._parameters))]
-            self._pending = {}
-            return self._step(flat, loss)
-
-    def flush(self) -> tuple[bool, ...]:
-        """Take a step with the micro-steps so far; if there are none, do nothing."""
-        with self._lock:
-            if not self._micro_step:
-                return (False,) * len(self._parameters)
-            self._micro_step = self._accumulate - 1
-            return self._step([None] * len(self._parameters))
-
-    def _step(self, flat: list[Array | None], loss: Any = None) -> tuple[bool, ...]:
-        self._report.begin(first=not self._micro_step)
-        frozen = self._state.counters.frozen
-        if frozen:
-            names = self._settings.names
-            flat = [None if names[i] in frozen else g for i, g in enumerate(flat)]
-        underway = StepUnderway(self.global_step + 1)
-        kept = self._sums, self._micro_step
-        with np.errstate(all="ignore"):  # inf and NaN pass through, as numbers do
-            try:
-                self._integrity.begin(underway)
-                self._claim.check(self._settings.owner)
-                if self._accumulate > 1:
-                    complete = self._add_up(flat, underway)
-                    if not complete:
-                        self._report.add(loss)
-                        kept = self._sums, self._micro_step
-                        self._integrity.end(underway)
-                        return (False,) * len(flat)
-                    kept = {}, 0  # a step that raises from here on drops its micro-steps
-                    underway.touched.clear()
-                    flat = [self._sums.get(i) for i in range(len(flat))]
-                taken = self._taken(flat, underway)
-                self._sums, self._micro_step = {}, 0
-                self._integrity.end(underway)
-            except BaseException as error:
-                counters = self._state.counters
-                self._integrity.conclude(underway, error, counters, self._pipeline.settle)
-                self._sums, self._micro_step = kept
-                raise
-        self._report.end(loss, self.global_step, taken=taken)
-        return tuple(taken and g is not None for g in flat)
-
-    def _taken(self, flat: list[Array | None], underway: StepUnderway) -> bool:
-        """Decide a step and carry it out; return whether it was taken."""
-        if all(g is None for g in flat):
-            return False
-        step = decide(self._settings, self._state.counters, self._parameters, flat, underway)
-        self._integrity.confirm(underway)
-        self._report.decided(step, flat)
-        if not self._check.passes(step, self._ledger):
-            return False
-        observer = self._probe.observe(step)
-        self._ledger.sample_memory(step.number, self._backend, self._holdings)
-        self._pipeline.run(step, observer)
-        self._ledger.sample_memory(step.number, self._backend, self._holdings)
-        observer.close()
-        counters = self._state.counters  # a schedule may have assigned a rate
-        missed = tuple(k + (g is None) for k, g in zip(counters.missed, flat, strict=True))
-        underway.after = counters._replace(global_step=step.number, missed=missed)
-        self._state.counters = underway.after
-        return True
-
-    def _add_up(self, flat: Sequence[Array | None], underway: StepUnderway) -> bool:
-        """Add a micro-step's gradients to the sums; return whether the step is complete."""
-        added: dict[int, Array] = {}
-        for i, gradient in enumerate(flat):
-            if gradient is None:
-                continue
-            if i in self._sums:
-                underway.touched.append(i)
-                np.add(self._sums[i], gradient, out=self._sums[i])
-            else:
-                added[i] = gradient.copy()
-        # At once, or an interrupt in between would have the gradients counted twice.
-        self._sums, self._micro_step = {**self._sums, **added}, self._micro_step + 1
-        return self._micro_step >= self._accumulate
 
     def close(self) -> None:
         """Remove the files of what is kept on the disk; no step can be taken after that.

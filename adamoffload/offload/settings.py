@@ -18,6 +18,7 @@ import numpy as np
 from adamoffload.arguments import describe, flag, float32, number
 from adamoffload.names import check_keys, listed
 from adamoffload.offload.groups import Group
+from adamoffload.plan.formats import Format
 from adamoffload.plan.step import Coefficients
 from adamoffload.rules.rates import Decay, FunctionRate, Rate, numbers_in
 from adamoffload.rules.rule import Rule
@@ -53,6 +54,14 @@ class Settings:
         The index among them of each parameter's group.
     rate : Rate
         The default learning rate.
+    weights : str
+        Format of the parameters.
+    max_norm : float or None
+        What the norm of all gradients is clipped to.
+    seed : int
+        Of the bits for stochastic rounding.
+    scaled : bool
+        Whether gradients are multiplied first and decayed then, or the other way round.
     """
 
     owner: str
@@ -63,6 +72,10 @@ class Settings:
     groups: tuple[Group, ...]
     group_of: tuple[int, ...]
     rate: Rate
+    weights: Format = "float32"
+    max_norm: float | None = None
+    seed: int = 0
+    scaled: bool = False
 
     def coefficients(self, lr: np.float32, decay: np.float32, t: int) -> Coefficients:
         """Return what some parameters compute with in a step.
@@ -76,14 +89,16 @@ class Settings:
         """
         l2, keep = np.float32(0), np.float32(1)
         if self.rule.decay == "l2":
-            l2 = self.scaled(decay)
+            l2 = self.l2(decay)
         else:
             keep = np.float32(1 - float(lr) * float(decay))
         scalars = {name: np.float32(x) for name, x in self.rule.scalars(lr, t).items()}
         return Coefficients(lr, l2, keep, t, scalars)
 
-    def scaled(self, decay: np.float32) -> np.float32:
-        """Return what times a parameter is added to its scaled gradient."""
+    def l2(self, decay: np.float32) -> np.float32:
+        """Return what times a parameter is added to its gradient."""
+        if self.scaled:
+            return decay
         product = float(decay) * self.loss_scale
         return float32(self.owner, "weight_decay * loss_scale", product)
 

@@ -18,9 +18,11 @@ from adamoffload.device.backend import Array, HostArray, ResidencyError, Stored,
 from adamoffload.device.parameter import Parameter
 from adamoffload.names import check_keys, check_names, listed, short
 from adamoffload.offload.settings import Settings, read_description, single
+from adamoffload.plan.formats import WEIGHTS, dtype_of
 from adamoffload.rules.rates import FixedRate
 
 __all__ = [
+    "EXTRAS",
     "Counters",
     "Key",
     "Saved",
@@ -31,6 +33,9 @@ __all__ = [
     "read_arrays",
     "read_counters",
 ]
+
+EXTRAS = ("master", "compensation")
+"""What some strategies keep beside a rule's slots."""
 
 Key = tuple[str, str]
 """Which array: ``"parameter"``, ``"master"`` or a slot's name, and the parameter's name."""
@@ -97,8 +102,8 @@ class State(Mapping[str, Mapping[str, Array]]):
         In update order.
     slots : mapping
         The rule's slots.
-    master : mapping
-        Float32 master weights by name; empty where there are none.
+    extras : mapping
+        By kind, what a strategy keeps beside them: `EXTRAS`.
 
     Attributes
     ----------
@@ -106,17 +111,17 @@ class State(Mapping[str, Mapping[str, Array]]):
         Steps, and what was changed on the fly.
     """
 
-    __slots__ = ("_master", "_parameters", "_slots", "counters")
+    __slots__ = ("_extras", "_parameters", "_slots", "counters")
 
     def __init__(
         self,
         parameters: Sequence[Parameter],
         slots: Mapping[str, Mapping[str, Array]],
-        master: Mapping[str, Array],
+        extras: Mapping[str, Mapping[str, Array]],
     ) -> None:
         self._parameters = parameters
         self._slots = slots
-        self._master = master
+        self._extras = extras
         self.counters = Counters(0, (0,) * len(parameters))
 
     def arrays(self) -> dict[Key, Array]:
@@ -125,7 +130,7 @@ class State(Mapping[str, Mapping[str, Array]]):
         `adamoffload.offload.transfer` copies between any two of them.
         """
         found = {("parameter", p.name): p.data for p in self._parameters}
-        for kind, arrays in (("master", self._master), *self._slots.items()):
+        for kind, arrays in (*self._extras.items(), *self._slots.items()):
             found |= {(kind, name): array for name, array in arrays.items()}
         return found
 
@@ -137,7 +142,8 @@ class State(Mapping[str, Mapping[str, Array]]):
     @property
     def master(self) -> Mapping[str, Array]:
         """Float32 master weights by name; empty where there are none."""
-        return _Shown(self._master)
+        own = {name: x for name, x in self._extras["master"].items() if x.dtype == np.float32}
+        return _Shown(own)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._slots)
@@ -314,9 +320,10 @@ def read_arrays(
             raise wrong(
                 f"{owner}: {kind} of {short(name)} must be a host ndarray, got {describe(array)}"
             )
-        if array.dtype != np.float32:
+        if array.dtype not in [dtype_of(form) for form in WEIGHTS]:
             raise TypeError(
-                f"{owner}: {kind} of {short(name)} must be float32, got {array.dtype.str}"
+                f"{owner}: {kind} of {short(name)} must be {', '.join(WEIGHTS)}, got "
+                f"{array.dtype.str}"
             )
     check_shapes(owner, kind, {name: array.shape for name, array in value.items()}, parameters)
     for name, array in value.items():

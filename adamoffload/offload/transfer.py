@@ -22,7 +22,8 @@ def transfer(backend: Backend, source: Array, target: Array, record: Record = ig
     backend : Backend
         The device.
     source, target : device array, ndarray or DiskArray
-        Of equal shape, float32; C-contiguous but on the device.
+        Of equal shape, C-contiguous but on the device. Where their types differ, the host casts:
+        what has fewer bits is rounded to the nearest.
     record : callable
         From `Ledger.at`.
 
@@ -31,18 +32,28 @@ def transfer(backend: Backend, source: Array, target: Array, record: Record = ig
     OSError
         Whatever a copy raises; a part of `target` may have been replaced then.
     """
-    if isinstance(source, np.ndarray):
+    same = source.dtype == target.dtype
+    if backend.owns(source) and backend.owns(target):
+        backend.run_on_device(lambda: np.copyto(target, source, casting="same_kind")).wait()
+    elif same and isinstance(source, np.ndarray):
         _from_host(backend, source, target, record)
-    elif isinstance(target, np.ndarray):
+    elif same and isinstance(target, np.ndarray):
         _to_host(backend, source, target, record)
     else:
         source, target = source.reshape(-1), target.reshape(-1)
-        buffer = np.empty(min(_BLOCK, target.size), np.float32)
+        size = min(_BLOCK, target.size)
+        given = np.empty(size, source.dtype)
+        taken = given if same else np.empty(size, target.dtype)
         for start in range(0, target.size, _BLOCK):
             block = slice(start, min(start + _BLOCK, target.size))
-            on_the_way = buffer[: block.stop - start]
-            _to_host(backend, source[block], on_the_way, record)
-            _from_host(backend, on_the_way, target[block], record)
+            before, after = (x[: block.stop - start] for x in (given, taken))
+            if isinstance(source, np.ndarray):
+                before = source[block]
+            else:
+                _to_host(backend, source[block], before, record)
+            if not same:
+                np.copyto(after, before, casting="same_kind")
+            _from_host(backend, after, target[block], record)
 
 
 def on_host(backend: Backend, source: Array, record: Record = ignore) -> HostArray:

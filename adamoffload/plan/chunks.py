@@ -6,10 +6,10 @@ spans several, small ones share one. A chunk is what crosses the link at once.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Chunk", "Piece", "Segment", "plan_chunks"]
+__all__ = ["Chunk", "Piece", "Segment", "plan_chunks", "segments"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,14 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of a chunk in which all parameters are of one class.
+    """A run of pieces in which all parameters are of one class.
 
     Attributes
     ----------
     index : int
         A parameter of the run, by its index in update order.
     start, stop : int
-        Elements in the chunk.
+        Elements, counted from the first piece.
     """
 
     index: int
@@ -71,15 +71,12 @@ class Chunk:
         Elements in the arena.
     pieces : tuple of Piece
         Which parameters it holds.
-    segments : tuple of Segment
-        Its runs of one class.
     """
 
     index: int
     start: int
     stop: int
     pieces: tuple[Piece, ...]
-    segments: tuple[Segment, ...]
 
     @property
     def size(self) -> int:
@@ -87,13 +84,7 @@ class Chunk:
         return self.stop - self.start
 
 
-def plan_chunks(
-    sizes: Sequence[int],
-    order: Sequence[int],
-    classes: Sequence[object],
-    chunk_size: int,
-    absent: Container[int] = (),
-) -> tuple[Chunk, ...]:
+def plan_chunks(sizes: Sequence[int], order: Sequence[int], chunk_size: int) -> tuple[Chunk, ...]:
     """Cut an arena into chunks.
 
     Parameters
@@ -102,18 +93,14 @@ def plan_chunks(
         Elements of each parameter, in update order.
     order : sequence of int
         How they follow each other in the arena.
-    classes : sequence
-        What each is computed with, in update order; neighbours of one class share a segment.
     chunk_size : int
         Elements of a chunk, at most.
-    absent : container of int, optional
-        Parameters that no chunk may touch: a chunk ends before each of them.
 
     Examples
     --------
     A parameter of 5 elements and one of 2, in chunks of 4:
 
-    >>> for chunk in plan_chunks([5, 2], [0, 1], ["a", "a"], 4):
+    >>> for chunk in plan_chunks([5, 2], [0, 1], 4):
     ...     print(chunk.start, chunk.stop, [(p.index, p.start, p.stop) for p in chunk.pieces])
     0 4 [(0, 0, 4)]
     4 7 [(0, 4, 5), (1, 0, 2)]
@@ -125,15 +112,10 @@ def plan_chunks(
     def close() -> None:
         nonlocal pieces, filled
         if pieces:
-            segments = _segments(pieces, classes)
-            chunks.append(Chunk(len(chunks), position - filled, position, tuple(pieces), segments))
+            chunks.append(Chunk(len(chunks), position - filled, position, tuple(pieces)))
         pieces, filled = [], 0
 
     for index in order:
-        if index in absent:
-            close()
-            position += sizes[index]
-            continue
         start = 0
         while start < sizes[index]:
             stop = min(sizes[index], start + chunk_size - filled)
@@ -147,12 +129,31 @@ def plan_chunks(
     return tuple(chunks)
 
 
-def _segments(pieces: Sequence[Piece], classes: Sequence[object]) -> tuple[Segment, ...]:
-    segments: list[Segment] = []
+def segments(
+    pieces: Sequence[Piece], classes: Sequence[object], start: int = 0
+) -> tuple[Segment, ...]:
+    """Join neighbouring pieces of one class.
+
+    Parameters
+    ----------
+    pieces : sequence of Piece
+        Neighbours in a chunk.
+    classes : sequence
+        What each parameter is computed with, in update order.
+    start : int
+        Where the first begins in the chunk.
+
+    Examples
+    --------
+    >>> (chunk,) = plan_chunks([5, 2, 3], [0, 1, 2], 10)
+    >>> segments(chunk.pieces, ["a", "a", "b"])
+    (Segment(index=0, start=0, stop=7), Segment(index=2, start=7, stop=10))
+    """
+    found: list[Segment] = []
     for piece in pieces:
-        stop = piece.chunk_slice.stop
-        if segments and classes[segments[-1].index] == classes[piece.index]:
-            segments[-1] = Segment(segments[-1].index, segments[-1].start, stop)
+        begin, stop = piece.offset - start, piece.chunk_slice.stop - start
+        if found and classes[found[-1].index] == classes[piece.index]:
+            found[-1] = Segment(found[-1].index, found[-1].start, stop)
         else:
-            segments.append(Segment(piece.index, piece.offset, stop))
-    return tuple(segments)
+            found.append(Segment(piece.index, begin, stop))
+    return tuple(found)

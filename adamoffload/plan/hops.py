@@ -16,16 +16,22 @@ The hops of a chunk of parameters have four parts, in the order in which a step 
 ``rest``   the update, and what is kept goes home
 ``up``     the result goes to the device and into the parameters
 
+A step of several micro-steps goes through ``down`` in each of those whose sum does not stay on the
+device, and through the other parts in the last.
+
 Execution, the bytes predicted, pictures and text all read this one list. The ledger records what
 became of it, under the names in `HOPS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from adamoffload.plan.formats import Format, each
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,10 +44,12 @@ __all__ = [
     "Declared",
     "Hop",
     "HopName",
+    "Kept",
     "Lane",
     "Part",
     "Place",
     "Stage",
+    "Sum",
     "bytes_by_lane",
     "derive",
     "legs",
@@ -53,7 +61,14 @@ __all__ = [
 Place = Literal["device", "host", "disk"]
 Part = Literal["down", "fetch", "rest", "up"]
 Lane = Literal["device", "d2h", "host", "h2d", "read", "write"]
-HopName = Literal["check", "prepare", "d2h", "wait", "update", "h2d", "apply", "read", "write"]
+HopName = Literal[
+    "check", "prepare", "d2h", "wait", "accumulate", "update", "h2d", "apply", "read", "write"
+]
+Sum = Literal["device", "resent", "round trip", "host"]
+"""Where the sum of a step's micro-steps is."""
+
+Kept = tuple[str, Place, Format]
+"""What lives from step to step beside the parameters: its name, its home, and as what it rests."""
 
 LANES: tuple[Lane, ...] = ("device", "d2h", "host", "h2d", "read", "write")
 """Who can work at the same time."""
@@ -63,6 +78,7 @@ LANE_OF: dict[HopName, Lane] = {
     "prepare": "device",
     "d2h": "d2h",
     "wait": "host",
+    "accumulate": "host",
     "update": "host",
     "h2d": "h2d",
     "apply": "device",
@@ -108,12 +124,13 @@ class Hop:
     lane : str
         Who works.
     thing : str
-        What is carried or computed: ``"gradient"``, a slot's name, ``"master"``, ``"update"`` (to
-        be added to the parameters) or ``"weights"`` (to take their place).
+        What is carried or computed: ``"gradient"``, ``"sum"`` (of micro-steps), a slot's name,
+        ``"master"``, ``"update"`` (to be added to the parameters) or ``"weights"`` (to take their
+        place).
     source, target : str
         From where to where; equal for arithmetic.
-    nbytes : int
-        Bytes that cross, for each parameter; 0 for arithmetic.
+    format : str
+        As what it travels; empty for arithmetic.
     """
 
     name: HopName
@@ -122,7 +139,12 @@ class Hop:
     thing: str
     source: Place
     target: Place
-    nbytes: int = 0
+    format: Format | Literal[""] = ""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that cross, for each parameter; 0 for arithmetic."""
+        return each(self.format) if self.format else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +156,39 @@ class Declared:
     rule : str
         The name of what is computed.
     hops : tuple of Hop
-        What each chunk of them goes through, in order.
+        What each chunk of them goes through, in order; of several micro-steps, in the last.
     names : frozenset of str
         The parameters.
+    first, between : tuple of Hop
+        What it goes through in the first of several micro-steps, and in those up to the last.
+    only : tuple of Hop
+        What it goes through in a step of one micro-step; as `hops`, if left out.
     """
 
     rule: str
     hops: tuple[Hop, ...]
     names: frozenset[str]
+    first: tuple[Hop, ...] = ()
+    between: tuple[Hop, ...] = ()
+    only: tuple[Hop, ...] | None = None
+
+    def moved(self, lane: str, elements: Any, micro_steps: Any) -> Any:
+        """Return the bytes in a lane, for each of some chunks in a step.
+
+        Parameters
+        ----------
+        lane : str
+            Which.
+        elements, micro_steps : ndarray of int
+            Elements of each chunk, and in how many micro-steps it had a gradient.
+        """
+
+        def of(hops: Sequence[Hop]) -> Any:
+            return elements * sum(h.nbytes for h in hops if h.lane == lane)
+
+        only = of(self.hops if self.only is None else self.only)
+        several = of(self.first) + (micro_steps - 2) * of(self.between) + of(self.hops)
+        return np.where(micro_steps > 1, several, only)
 
     @property
     def arithmetic(self) -> HopName:
@@ -165,6 +212,8 @@ class Stage:
         What is carried or computed, with its bytes for each parameter, 0 for arithmetic.
     arithmetic : bool
         Whether the rule runs in it.
+    format : str
+        As what it travels; empty for arithmetic.
     """
 
     name: HopName
@@ -173,6 +222,7 @@ class Stage:
     target: Place
     things: dict[str, int]
     arithmetic: bool = False
+    format: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -185,18 +235,18 @@ def stages(hops: Sequence[Hop]) -> list[Stage]:
 
     Examples
     --------
-    >>> shuttle = derive([("m", "host", 4), ("v", "host", 4)], "device", 4, "update", 4)
+    >>> shuttle = derive([("m", "host", "float32"), ("v", "host", "float32")], "device")
     >>> [(stage.name, stage.things) for stage in stages(shuttle)]
     [('h2d', {'m': 4, 'v': 4}), ('apply', {'update': 0}), ('d2h', {'m': 4, 'v': 4})]
     """
-    found: dict[tuple[Part, HopName], Stage] = {}
+    found: dict[tuple[Part, HopName, str], Stage] = {}
     for hop in hops:
         runs = hop.part == "rest" and not hop.nbytes
-        new = Stage(hop.name, hop.lane, hop.source, hop.target, {}, runs)
-        found.setdefault((hop.part, hop.name), new).things[hop.thing] = hop.nbytes
-    parts = [part for part, _ in found]
+        new = Stage(hop.name, hop.lane, hop.source, hop.target, {}, runs, hop.format)
+        found.setdefault((hop.part, hop.name, hop.format), new).things[hop.thing] = hop.nbytes
+    parts = [part for part, *_ in found]
     # What comes from the disk comes up after it has been read.
-    last = sorted(found, key=lambda key: (parts.index(key[0]), key == ("fetch", "h2d")))
+    last = sorted(found, key=lambda key: (parts.index(key[0]), key[:2] == ("fetch", "h2d")))
     return [found[key] for key in last]
 
 
@@ -205,14 +255,10 @@ def bytes_by_lane(hops: Sequence[Hop]) -> dict[str, int]:
 
     Examples
     --------
-    >>> bytes_by_lane(derive([("m", "host", 4)], "device", 4, "update", 4))
+    >>> bytes_by_lane(derive([("m", "host", "float32")], "device"))
     {'d2h': 4, 'h2d': 4, 'read': 0, 'write': 0}
     """
-    moved: dict[str, int] = dict.fromkeys(COPIES.values(), 0)
-    for hop in hops:
-        if hop.nbytes:
-            moved[hop.lane] += hop.nbytes
-    return moved
+    return {lane: sum(hop.nbytes for hop in hops if hop.lane == lane) for lane in COPIES.values()}
 
 
 def moving(lane_or_hop: str) -> tuple[HopName, ...]:
@@ -242,7 +288,7 @@ def working(lane_or_hop: str) -> tuple[HopName, ...]:
     Examples
     --------
     >>> working("d2h"), working("device"), working("host")
-    (('d2h',), ('check', 'prepare', 'apply'), ('update',))
+    (('d2h',), ('check', 'prepare', 'apply'), ('accumulate', 'update'))
     """
     found = [hop for hop in HOPS if LANE_OF[hop] == lane_or_hop and hop not in ("wait",)]
     if not found:
@@ -269,63 +315,74 @@ def legs(source: Place, target: Place) -> list[tuple[Place, Place]]:
 
 
 def derive(
-    kept: Sequence[tuple[str, Place, int]],
+    kept: Sequence[Kept],
     arithmetic: Place,
-    gradient_bytes: int,
-    result: str,
-    result_bytes: int,
+    *,
+    gradient: Format = "float32",
+    result: str = "update",
+    result_format: Format = "float32",
+    sum_in: Sum = "device",
+    sum_format: Format = "float32",
+    first: bool = True,
+    last: bool = True,
 ) -> tuple[Hop, ...]:
-    """Return the hops of a step.
+    """Return the hops of a step, or of one of its micro-steps.
 
     Parameters
     ----------
-    kept : sequence of (str, str, int)
-        What lives from step to step beside the parameters: name, home and bytes per parameter.
+    kept : sequence of (str, str, str)
+        What lives from step to step beside the parameters: name, home and format.
     arithmetic : str
         Where the rule runs: ``"device"`` or ``"host"``.
-    gradient_bytes, result_bytes : int
-        Bytes per parameter of the gradient and of the result, as they cross.
+    gradient, result_format : str
+        As what the gradient and the result cross.
     result : str
         ``"update"`` or ``"weights"``.
+    sum_in, sum_format : str
+        Where the sum of micro-steps is, and as what it crosses in a round trip.
+    first, last : bool
+        Whether it is the first and the last of the micro-steps; both, if there is only one.
 
     Examples
     --------
-    >>> for hop in derive([("m", "host", 4)], "host", 4, "update", 4):
+    >>> for hop in derive([("m", "host", "float32")], "host", gradient="bfloat16"):
     ...     print(hop.part, hop.name, hop.thing, hop.nbytes)
     down prepare gradient 0
-    down d2h gradient 4
+    down d2h gradient 2
     rest update update 0
     up h2d update 4
     up apply update 0
     """
-    return tuple(_hops(kept, arithmetic, gradient_bytes, result, result_bytes))
+    hops: list[Hop] = []
 
+    def copies(part: Part, thing: str, source: Place, target: Place, form: Format) -> None:
+        for start, stop in legs(source, target):
+            lane = COPIES[start, stop]
+            hops.append(Hop(lane, part, lane, thing, start, stop, form))
 
-def _hops(
-    kept: Sequence[tuple[str, Place, int]],
-    arithmetic: Place,
-    gradient_bytes: int,
-    result: str,
-    result_bytes: int,
-) -> Iterator[Hop]:
-    on_device = arithmetic == "device"
-    if not on_device:
-        yield Hop("prepare", "down", "device", "gradient", "device", "device")
-        yield from _copies("down", "gradient", "device", arithmetic, gradient_bytes)
-    for thing, home, nbytes in kept:
-        yield from _copies("fetch", thing, home, arithmetic, nbytes)
-    if not on_device:
-        yield Hop("update", "rest", "host", result, arithmetic, arithmetic)
+    on_host, several = arithmetic != "device", not (first and last)
+    around = sum_in == "round trip" and several
+    if on_host and (last or sum_in != "device"):
+        if around and not first:
+            copies("down", "sum", "host", "device", sum_format)
+        hops.append(Hop("prepare", "down", "device", "gradient", "device", "device"))
+        if around:
+            copies("down", "sum", "device", "host", sum_format)
+        if last or not around:
+            copies("down", "gradient", "device", "host", gradient)
+        if sum_in == "host" and several:
+            hops.append(Hop("accumulate", "down", "host", "sum", "host", "host"))
+    if not last:
+        return tuple(hops)
+    for thing, home, form in kept:
+        copies("fetch", thing, home, arithmetic, form)
+    if on_host:
+        hops.append(Hop("update", "rest", "host", result, "host", "host"))
     else:  # one pass over the device's memory: prepares, updates and applies
-        yield Hop("apply", "rest", "device", result, "device", "device")
-    for thing, home, nbytes in kept:
-        yield from _copies("rest", thing, arithmetic, home, nbytes)
-    if not on_device:
-        yield from _copies("up", result, arithmetic, "device", result_bytes)
-        yield Hop("apply", "up", "device", result, "device", "device")
-
-
-def _copies(part: Part, thing: str, source: Place, target: Place, nbytes: int) -> Iterator[Hop]:
-    for start, stop in legs(source, target):
-        lane = COPIES[start, stop]
-        yield Hop(lane, part, lane, thing, start, stop, nbytes)
+        hops.append(Hop("apply", "rest", "device", result, "device", "device"))
+    for thing, home, form in kept:
+        copies("rest", thing, arithmetic, home, form)
+    if on_host:
+        copies("up", result, "host", "device", result_format)
+        hops.append(Hop("apply", "up", "device", result, "device", "device"))
+    return tuple(hops)

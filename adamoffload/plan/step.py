@@ -10,7 +10,10 @@ import numpy as np
 from adamoffload.device.backend import Array
 from adamoffload.rules.rule import FLUSH_INTERVAL
 
-__all__ = ["Coefficients", "Step"]
+__all__ = ["DOWN", "Coefficients", "Step"]
+
+DOWN = object()
+"""Stands for a gradient that has left the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,19 @@ class Step:
     ----------
     number : int
         Counted from 1.
-    gradients : sequence of device array, shape (size,), float32, or None
-        Flattened, in update order; None for a parameter that this step leaves alone.
+    gradients : sequence of device array, shape (size,), or None
+        Flattened, in update order; None for a parameter that this step leaves alone, and ``DOWN``
+        for a gradient that has left the device.
     classes : sequence of int
         Which coefficients each parameter has.
     coefficients : sequence of Coefficients
         The distinct ones.
+    unscale : float32
+        What gradients are multiplied by: the factor of clipping over the loss scale.
+    scaled : bool
+        Whether that comes first, as with 16-bit gradients and with clipping; else decay does.
+    seed : int
+        Of the bits for stochastic rounding.
     touched : list of int
         Indices of the parameters that the step has begun to change; whoever carries it out adds
         them, before the first change.
@@ -62,6 +72,9 @@ class Step:
     gradients: Sequence[Array | None]
     classes: Sequence[int]
     coefficients: Sequence[Coefficients]
+    unscale: np.float32
+    scaled: bool
+    seed: int
     touched: list[int]
 
     @property

@@ -14,7 +14,8 @@ import numpy as np
 
 from adamoffload.arguments import choice, describe, floating, integer
 from adamoffload.names import listed
-from adamoffload.plan.hops import Hop, Place, Stage, bytes_by_lane, derive, stages
+from adamoffload.plan.formats import WEIGHTS, Format, each
+from adamoffload.plan.hops import Hop, Kept, Place, Stage, Sum, bytes_by_lane, derive, stages
 from adamoffload.plan.words import html_table, said, said_to_move
 from adamoffload.rules.adam import Adam
 from adamoffload.rules.rule import Rule
@@ -22,6 +23,8 @@ from adamoffload.rules.rule import Rule
 __all__ = ["Strategies", "Strategy", "find_strategy", "strategies"]
 
 _PLACES: tuple[Place, ...] = ("device", "host", "disk")
+_IF_16_BITS = "device if 16-bit"
+_WIRE = ("weights", "float32")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -37,8 +40,9 @@ class Strategy:
     state : str
         The home of the rule's slots: ``"device"``, ``"host"`` or ``"disk"``.
     master : str or None
-        The home of float32 master weights, which begin as a copy of the parameters; None if the
-        device's parameters are the only ones.
+        The home of master weights, which begin as a copy of the parameters; None if the device's
+        parameters are the only ones. ``"device if 16-bit"``: on the device beside 16-bit weights,
+        and none beside float32 ones.
     arithmetic : str
         Where the rule runs: ``"device"`` or ``"host"``.
     fraction : float
@@ -50,6 +54,25 @@ class Strategy:
         It holds for every so-many-th tensor from that end, beginning with the first; 1 for all.
     minimum_size : int
         Tensors with fewer elements are resident on the device.
+    gradient, result : str
+        As what gradients go to the host, and new weights come from there: ``"weights"``, the
+        parameters' own type, or ``"float32"``, and then the device does the cast. Without a master
+        updates come, in float32.
+    state_as : str
+        As what the rule's slots rest: ``"float32"``, or ``"weights"``, rounded once a step after
+        arithmetic in float32.
+    master_as : str
+        As what master weights rest: ``"float32"`` or ``"weights"``.
+    rounding : str
+        How weights without a master are rounded to 16 bits: to the ``"nearest"`` even,
+        ``"stochastic"``, or with ``"kahan"`` compensation, which keeps what was lost in a slot.
+    sum_in : str
+        Where gradients of several micro-steps are summed up: on the ``"device"``; there, and
+        ``"resent"`` to the host in each; in a ``"round trip"`` to the host; on the ``"host"``.
+    delay : int
+        How many steps later a gradient is applied: 0 or 1.
+    warmup_steps : int
+        Steps at the beginning that are not delayed.
 
     Raises
     ------
@@ -88,12 +111,22 @@ class Strategy:
     name: str = ""
     # placement
     state: Place = "device"
-    master: Place | None = None
+    master: Place | Literal["device if 16-bit"] | None = None
     arithmetic: Literal["device", "host"] = "device"
     fraction: float = 1.0
     side: Literal["input", "output"] = "input"
     every: int = 1
     minimum_size: int = 0
+    # precision
+    gradient: Literal["weights", "float32"] = "weights"
+    result: Literal["weights", "float32"] = "weights"
+    state_as: Literal["float32", "weights"] = "float32"
+    master_as: Literal["float32", "weights"] = "float32"
+    rounding: Literal["nearest", "stochastic", "kahan"] = "nearest"
+    # timing
+    sum_in: Sum = "device"
+    delay: int = 0
+    warmup_steps: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -106,7 +139,7 @@ class Strategy:
         choice("Strategy", "arithmetic", self.arithmetic, ("device", "host"))
         choice("Strategy", "side", self.side, ("input", "output"))
         if self.master is not None:
-            choice("Strategy", "master", self.master, _PLACES)
+            choice("Strategy", "master", self.master, (*_PLACES, _IF_16_BITS))
         fraction = self.fraction
         if isinstance(fraction, bool) or not isinstance(fraction, int | float | np.number):
             raise TypeError(f"Strategy: fraction must be a number, got {describe(fraction)}")
@@ -114,14 +147,50 @@ class Strategy:
             raise ValueError(f"Strategy: fraction must be in [0, 1], got {fraction}")
         integer("Strategy", "every", self.every, at_least=1)
         integer("Strategy", "minimum_size", self.minimum_size, at_least=0)
+        choice("Strategy", "gradient", self.gradient, _WIRE)
+        choice("Strategy", "result", self.result, _WIRE)
+        choice("Strategy", "state_as", self.state_as, _WIRE)
+        choice("Strategy", "master_as", self.master_as, _WIRE)
+        choice("Strategy", "rounding", self.rounding, ("nearest", "stochastic", "kahan"))
+        choice("Strategy", "sum_in", self.sum_in, ("device", "resent", "round trip", "host"))
+        integer("Strategy", "warmup_steps", self.warmup_steps, at_least=0)
+        if integer("Strategy", "delay", self.delay, at_least=0) > 1:
+            raise ValueError(f"Strategy: delay must be 0 or 1, got {describe(self.delay)}")
+        self._check_combination()
+
+    def _check_combination(self) -> None:
+        if self.arithmetic == "device":
+            for name in ("sum_in", "delay"):
+                if getattr(self, name) not in ("device", 0):
+                    raise ValueError(
+                        f"Strategy: {name}={getattr(self, name)!r} needs the arithmetic on the "
+                        f"host; on the device, gradients stay where they are"
+                    )
+        if self.rounding != "nearest" and (self.master is not None or self.arithmetic == "host"):
+            raise ValueError(
+                f"Strategy: rounding={self.rounding!r} is for weights without a master that are "
+                f"updated on the device; a master is rounded to the nearest"
+            )
+        if self.warmup_steps and not self.delay:
+            raise ValueError("Strategy: warmup_steps without a delay would do nothing; add delay=1")
 
     # -- what follows ---------------------------------------------------------------------------
 
-    def kept(self, rule: Rule) -> list[tuple[str, Place, int]]:
-        """Return what lives from step to step beside the parameters: name, home, bytes each."""
-        things: list[tuple[str, Place, int]] = [(slot, self.state, 4) for slot in rule.slots]
-        if self.master is not None:
-            things.append(("master", self.master, 4))
+    def master_home(self, weights: Format) -> Place | None:
+        """Return the home of the master beside such weights; None if there is none."""
+        if self.master == _IF_16_BITS:
+            return None if weights == "float32" else "device"
+        return self.master  # type: ignore[return-value]  # the one that is no place is dealt with
+
+    def kept(self, rule: Rule, weights: Format = "float32") -> list[Kept]:
+        """Return what lives from step to step beside the parameters: name, home and format."""
+        state: Format = weights if self.state_as == "weights" else "float32"
+        things: list[Kept] = [(slot, self.state, state) for slot in rule.slots]
+        home = self.master_home(weights)
+        if home is not None:
+            things.append(("master", home, weights if self.master_as == "weights" else "float32"))
+        if self.rounding == "kahan":
+            things.append(("compensation", "device", weights))
         return things
 
     def chosen(self, sizes: Sequence[int]) -> frozenset[int]:
@@ -142,15 +211,42 @@ class Strategy:
                 held += sizes[i]
         return frozenset(found)
 
-    @property
-    def result(self) -> str:
-        """What comes out of the arithmetic: ``"weights"`` of a master, else an ``"update"``."""
-        return "update" if self.master is None else "weights"
+    def holds_back(self, accumulate: int) -> bool:
+        """Return whether gradients rest on the host before they are applied."""
+        return bool(self.delay) or (accumulate > 1 and self.sum_in in ("round trip", "host"))
 
-    def hops(self, rule: Rule, weights: str = "float32") -> tuple[Hop, ...]:
-        """Return what a chunk of parameters goes through in a step, in order."""
+    def carries(self, weights: Format) -> str:
+        """Return what comes out of the arithmetic: ``"weights"`` of a master, else ``"update"``."""
+        return "update" if self.master_home(weights) is None else "weights"
+
+    def hops(
+        self, rule: Rule, weights: Format = "float32", *, first: bool = True, last: bool = True
+    ) -> tuple[Hop, ...]:
+        """Return what a chunk of parameters goes through in a step, in order.
+
+        Parameters
+        ----------
+        rule : Rule
+            Whose slots are kept.
+        weights : str
+            Dtype of the parameters.
+        first, last : bool
+            Which of several micro-steps it is; both, if there is only one.
+        """
         self.check(weights)
-        return derive(self.kept(rule), self.arithmetic, 4, self.result, 4)
+        result = self.carries(weights)
+        own: Format = weights if self.result == "weights" and result == "weights" else "float32"
+        return derive(
+            self.kept(rule, weights),
+            self.arithmetic,
+            gradient=weights if self.gradient == "weights" else "float32",
+            result=result,
+            result_format=own,
+            sum_in=self.sum_in,
+            sum_format=weights,
+            first=first,
+            last=last,
+        )
 
     def check(self, weights: str) -> None:
         """Refuse weights that the strategy cannot have.
@@ -160,16 +256,33 @@ class Strategy:
         ValueError
             If it cannot have them.
         """
-        if weights != "float32":
-            raise ValueError(f"{self.label}: weights must be float32, got {weights}")
-        if self.master == "device":
+        if weights not in WEIGHTS:
             raise ValueError(
-                f"{self.label}: a float32 master on the device, beside float32 weights, would be "
-                f"the same numbers twice; use master=None"
+                f"{self.label}: weights must be one of {', '.join(WEIGHTS)}, got {weights}"
+            )
+        if weights == "float32":
+            if self.master == "device":
+                raise ValueError(
+                    f"{self.label}: a float32 master on the device, beside float32 weights, would "
+                    f"be the same numbers twice; use master=None, or 'device if 16-bit'"
+                )
+            if self.rounding != "nearest" or (self.master is None and self.state_as == "weights"):
+                raise ValueError(
+                    f"{self.label}: it shows what becomes of bfloat16 weights; float32 ones have "
+                    f"nothing to round: use the strategy 'resident'"
+                )
+        elif self.master is None and self.arithmetic == "host":
+            raise ValueError(
+                f"{self.label}: {weights} weights need a master on the host, since the update is "
+                f"computed there; use the strategy 'zero-offload'"
+            )
+        elif weights == "float16" and self.rounding != "nearest":
+            raise ValueError(
+                f"{self.label}: rounding={self.rounding!r} is for bfloat16 weights, got float16"
             )
 
     def bytes_per_parameter(
-        self, rule: Rule, weights: str = "float32", accumulate: int = 1
+        self, rule: Rule, weights: Format = "bfloat16", accumulate: int = 1
     ) -> dict[str, int]:
         """Return the bytes that cross in a step, for each parameter that it holds for, by lane.
 
@@ -178,21 +291,31 @@ class Strategy:
         rule : Rule
             Whose slots are kept.
         weights : str
-            Dtype of the parameters.
+            Dtype of the parameters: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         accumulate : int
-            Micro-steps to a step; their sum stays on the device, and so the bytes do not depend
-            on it.
+            Micro-steps to a step.
 
         Returns
         -------
         dict
             ``"d2h"``, ``"h2d"``, ``"read"`` and ``"write"``: int.
+
+        Examples
+        --------
+        >>> sums_on_the_host = strategies["deepspeed-zero2"]
+        >>> sums_on_the_host.bytes_per_parameter(Adam(), accumulate=3)
+        {'d2h': 10, 'h2d': 6, 'read': 0, 'write': 0}
         """
         integer("bytes_per_parameter", "accumulate", accumulate, at_least=1)
-        return bytes_by_lane(self.hops(rule, weights))
+        last = bytes_by_lane(self.hops(rule, weights, first=accumulate == 1))
+        if accumulate == 1:
+            return last
+        first = bytes_by_lane(self.hops(rule, weights, last=False))
+        between = bytes_by_lane(self.hops(rule, weights, first=False, last=False))
+        return {lane: first[lane] + (accumulate - 2) * between[lane] + last[lane] for lane in last}
 
     def memory_per_parameter(
-        self, rule: Rule, weights: str = "float32", accumulate: int = 1
+        self, rule: Rule, weights: Format = "bfloat16", accumulate: int = 1
     ) -> dict[str, int]:
         """Return the bytes that lie in each place, for each parameter that it holds for.
 
@@ -215,7 +338,7 @@ class Strategy:
     # -- for whom reads it ------------------------------------------------------------------------
 
     def homes(
-        self, rule: Rule, weights: str = "float32", accumulate: int = 1
+        self, rule: Rule, weights: Format = "float32", accumulate: int = 1
     ) -> dict[Place, dict[str, int]]:
         """Return what lives in each place: its bytes for each parameter, by name.
 
@@ -226,14 +349,18 @@ class Strategy:
         """
         self.check(weights)
         living: dict[Place, dict[str, int]] = {"device": {}, "host": {}, "disk": {}}
-        living["device"] = {"weights": 4, "gradient": 4}
+        size = each(weights)
+        living["device"] = {"weights": size, "gradient": size}
         if accumulate > 1:
-            living["device"]["sum"] = 4
-        for thing, home, nbytes in self.kept(rule):
-            living[home][thing] = nbytes
+            living["device" if self.sum_in in ("device", "resent") else "host"]["sum"] = size
+        for thing, home, form in self.kept(rule, weights):
+            living[home][thing] = each(form)
+        if self.delay:  # one is applied while the next arrives
+            crossing = each(weights if self.gradient == "weights" else "float32")
+            living["host"] |= {"gradient": crossing, "late gradient": crossing}
         return living
 
-    def stages(self, rule: Rule, weights: str = "float32") -> list[tuple[Stage, str]]:
+    def stages(self, rule: Rule, weights: Format = "float32") -> list[tuple[Stage, str]]:
         """Return what happens in a step, in order, each with a few plain words.
 
         Examples
@@ -244,19 +371,19 @@ class Strategy:
         device 0 prepares the gradient, runs Adam: new m and v, adds the update to the weights
         d2h 8 m and v go down
         """
-        kept = [thing for thing, _, _ in self.kept(rule)]
+        kept = [thing for thing, _, _ in self.kept(rule, weights)]
         name = type(rule).__name__
         return [(stage, said(stage, name, kept)) for stage in stages(self.hops(rule, weights))]
 
-    def text(self, rule: Rule | None = None, weights: str = "float32") -> str:
+    def text(self, rule: Rule | None = None, weights: Format | None = None) -> str:
         """Return what lives where, and what a step does, in order: what ``print`` shows.
 
         Parameters
         ----------
         rule : Rule, optional
             Whose slots are kept; `adamoffload.rules.Adam`, if left out.
-        weights : str
-            Dtype of the parameters.
+        weights : str, optional
+            Dtype of the parameters; float32 where the strategy can have them, if left out.
 
         Examples
         --------
@@ -276,33 +403,50 @@ class Strategy:
         <BLANKLINE>
         per parameter and step: 4 bytes down, 4 up
         """
-        rule = rule or Adam()
+        rule, weights = rule or Adam(), weights or self.usual_weights
         lines = [f"{self.label}: {type(rule).__name__} runs on the {self.arithmetic}"]
         lines += [f"  {condition}" for condition in self.conditions]
         lines += ["", f"where things live, per parameter ({weights})"]
         for place, things in self.homes(rule, weights).items():
             if things:
-                each = ", ".join(f"{thing} {nbytes}" for thing, nbytes in things.items())
-                lines.append(f"  {place:<8} {sum(things.values()):>2} B   {each}")
+                own = ", ".join(f"{thing} {nbytes}" for thing, nbytes in things.items())
+                lines.append(f"  {place:<8} {sum(things.values()):>2} B   {own}")
         lines += ["", "what a step does, in order"]
         for number, (stage, words) in enumerate(self.stages(rule, weights), start=1):
-            size, dtype = (f"{stage.nbytes} B", f", as {weights}") if stage.nbytes else ("", "")
+            size = f"{stage.nbytes} B" if stage.nbytes else ""
+            dtype = f", as {stage.format}" if stage.nbytes else ""
             lines.append(f"  {number}  {stage.lane:<6} {size:>4}   {words}{dtype}")
         moves = said_to_move(self.bytes_per_parameter(rule, weights))
         return "\n".join([*lines, "", f"per parameter and step: {moves}"])
 
     def _repr_html_(self) -> str:
-        rule = Adam()
+        rule, weights = Adam(), self.usual_weights
         rows: list[tuple[str, str, str]] = []
         try:
-            homes, done = self.homes(rule), self.stages(rule)
-        except ValueError:  # it cannot have float32 weights
+            homes, done = self.homes(rule, weights), self.stages(rule, weights)
+        except ValueError:  # it can have no weights at all
             return html_table(repr(self), (), ())
         for place, things in homes.items():
             if things:
                 rows.append((place, f"{sum(things.values())} B", ", ".join(things)))
         rows += [(s.lane, f"{s.nbytes} B" if s.nbytes else "", words) for s, words in done]
         return html_table(self.label, ("where", "per parameter", "what"), rows)
+
+    def all_resident(self, weights: Format) -> Strategy:
+        """Return the same with everything on the device: for the tensors that it leaves alone."""
+        state = "float32" if weights == "float32" else self.state_as
+        master = None if self.master_as == "weights" else self.master and _IF_16_BITS
+        own = {"state_as": state, "master": master, "rounding": self.rounding}
+        return Strategy(name="resident", **own)  # type: ignore[arg-type]
+
+    @property
+    def usual_weights(self) -> Format:
+        """Return ``"float32"``, or ``"bfloat16"`` if it cannot have those."""
+        try:
+            self.check("float32")
+        except ValueError:
+            return "bfloat16"
+        return "float32"
 
     @property
     def conditions(self) -> list[str]:
@@ -314,7 +458,16 @@ class Strategy:
             conditions.append(f"for one tensor in {self.every}")
         if self.minimum_size:
             conditions.append(f"for tensors of {self.minimum_size:,} elements and more")
-        return [*conditions, "what is left is resident on the device"] if conditions else []
+        if conditions:
+            conditions.append("what is left is resident on the device")
+        if self.delay:
+            conditions.append(f"a step late, after {self.warmup_steps} steps")
+        if self.sum_in != "device":
+            where = {"resent": "on the device, and resent in each"}.get(
+                self.sum_in, f"{'on the' if self.sum_in == 'host' else 'in a'} {self.sum_in}"
+            )
+            conditions.append(f"sums up micro-steps {where}")
+        return conditions
 
     @property
     def label(self) -> str:
@@ -324,7 +477,7 @@ class Strategy:
     def __str__(self) -> str:
         try:
             return self.text()
-        except ValueError:  # it cannot have float32 weights
+        except ValueError:  # it can have no weights at all
             return repr(self)
 
     def __repr__(self) -> str:
@@ -355,16 +508,38 @@ class Strategies(Mapping[str, Strategy]):
         return f"strategies: {', '.join(self._known)}"
 
 
+_ON_HOST: Any = {"state": "host", "master": "host", "arithmetic": "host"}
+_IN_16_BITS: Any = {"state_as": "weights"}
+
 strategies = Strategies(
-    resident=Strategy(name="resident"),
+    resident=Strategy(name="resident", master="device if 16-bit"),
     adam_offload=Strategy(name="adam-offload", state="host", arithmetic="host"),
-    zero_offload=Strategy(name="zero-offload", state="host", master="host", arithmetic="host"),
-    megatron_hybrid=Strategy(
-        name="megatron-hybrid", state="host", master="host", arithmetic="host"
+    zero_offload=Strategy(name="zero-offload", **_ON_HOST),
+    zero_offload_delayed=Strategy(
+        name="zero-offload-delayed", **_ON_HOST, delay=1, warmup_steps=40
     ),
-    state_shuttle=Strategy(name="state-shuttle", state="host"),
+    deepspeed_zero1=Strategy(name="deepspeed-zero1", **_ON_HOST, gradient="float32"),
+    deepspeed_zero2=Strategy(
+        name="deepspeed-zero2", **_ON_HOST, gradient="float32", sum_in="round trip"
+    ),
+    torchao=Strategy(
+        name="torchao",
+        **_ON_HOST,
+        **_IN_16_BITS,
+        master_as="weights",
+        minimum_size=4096,
+        sum_in="resent",
+    ),
+    megatron_hybrid=Strategy(
+        name="megatron-hybrid", **_ON_HOST, gradient="float32", result="float32"
+    ),
+    gemini=Strategy(name="gemini", **_ON_HOST, result="float32"),
+    state_shuttle=Strategy(name="state-shuttle", state="host", master="device if 16-bit"),
     state_shuttle_master=Strategy(name="state-shuttle-master", state="host", master="host"),
     disk=Strategy(name="disk", state="disk", master="disk", arithmetic="host"),
+    bf16_only=Strategy(name="bf16-only", **_IN_16_BITS),
+    bf16_stochastic=Strategy(name="bf16-stochastic", **_IN_16_BITS, rounding="stochastic"),
+    bf16_kahan=Strategy(name="bf16-kahan", **_IN_16_BITS, rounding="kahan"),
 )
 """The strategies of real systems, by name."""
 

@@ -163,7 +163,7 @@ def _predictions(ledger: Ledger, parameters: int | Mapping[str, int]) -> dict[st
         return {lane: (nbytes, rounded(nbytes, "B")) for lane, nbytes in parameters.items()}
     shares = [bytes_by_lane(share.hops) for share in ledger.declared]
     if not shares:  # recorded by hand
-        shares = [strategies["adam-offload"].bytes_per_parameter(Adam())]
+        shares = [strategies["adam-offload"].bytes_per_parameter(Adam(), "float32")]
     each = {lane: max(share[lane] for share in shares) for lane in shares[0]}
     return {lane: (n * parameters, f"{n} B × parameters") for lane, n in each.items()}
 

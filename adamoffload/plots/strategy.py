@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.patches import Circle, FancyArrow, FancyBboxPatch, Rectangle
 
 from adamoffload.arguments import describe, instance
+from adamoffload.plan.formats import Format
 from adamoffload.plan.hops import Place, Stage
 from adamoffload.plan.strategy import Strategy, find_strategy
 from adamoffload.plan.words import said_to_move
@@ -44,7 +45,7 @@ def strategy(
     strategy: Declaration | Several,
     rule: Rule | None = None,
     *,
-    weights: str = "float32",
+    weights: Format | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw strategies, side by side: what lives where, and what a step moves, in order.
@@ -59,8 +60,8 @@ def strategy(
         Names in `adamoffload.strategies`, or strategies of one's own; a mapping gives each a label.
     rule : Rule, optional
         Whose slots are kept; `adamoffload.rules.Adam`, if left out.
-    weights : str
-        Dtype of the parameters.
+    weights : str, optional
+        Dtype of the parameters; float32 where a strategy can have them, if left out.
     ax : Axes, optional
         What to draw on; new axes, if left out.
 
@@ -87,7 +88,9 @@ def strategy(
         rule = Adam()
     instance("strategy", "rule", rule, Rule)
     named = _named(strategy)
-    panels = [_Panel(label, each, rule, weights) for label, each in named.items()]
+    panels = [
+        _Panel(label, each, rule, weights or each.usual_weights) for label, each in named.items()
+    ]
     boxes, height = _boxes(panels)
     width = len(panels) * (_WIDTH + _BETWEEN) - _BETWEEN
     with styled(ax, (width / 72 + 0.3, height / 72 + 0.9)) as ax:
@@ -161,14 +164,14 @@ def _boxes(panels: list[_Panel]) -> tuple[dict[Place, tuple[float, float]], floa
 class _Panel:
     """What is drawn of one strategy."""
 
-    def __init__(self, label: str, declared: Strategy, rule: Rule, weights: str) -> None:
+    def __init__(self, label: str, declared: Strategy, rule: Rule, weights: Format) -> None:
         self.label = label
         self.rule, self.weights = type(rule).__name__, weights
         self.homes = declared.homes(rule, weights)
         self.stages = [stage for stage, _ in declared.stages(rule, weights)]
         self.moves = said_to_move(declared.bytes_per_parameter(rule, weights))
         self.conditions = declared.conditions
-        self.kept = [thing for thing, *_ in declared.kept(rule)]
+        self.kept = [thing for thing, *_ in declared.kept(rule, weights)]
         passed = {place for stage in self.stages for place in (stage.source, stage.target)}
         self.used = {place for place in _PLACES if self.homes[place]} | passed
 
@@ -297,7 +300,7 @@ class _Drawer:
         room = x + width - right - 4
         carried = ", ".join(_CARRIED.get(thing, thing) for thing in stage.things)
         self.text(right, middle - 16, carried, _SIZE, room, weight="bold")
-        self.text(right, middle, f"{stage.nbytes} B, {panel.weights}", 0.95 * _SIZE, room)
+        self.text(right, middle, f"{stage.nbytes} B, {stage.format}", 0.95 * _SIZE, room)
         self.text(right, middle + 16, stage.lane, 0.95 * _SIZE, room, color="#444444")
 
     # -- what things are drawn with ---------------------------------------------------------------

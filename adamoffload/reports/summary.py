@@ -39,7 +39,7 @@ SHOWN = 20
 """Rows of a table that could have thousands."""
 
 _COPIES = {"d2h": "link", "h2d": "link", "read": "disk", "write": "disk"}
-_NOT_ALWAYS = ("check", "read", "write")
+_NOT_ALWAYS = ("accumulate", "check", "read", "write")
 """Hops that most runs do not have."""
 
 

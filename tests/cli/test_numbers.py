@@ -16,8 +16,12 @@ NUMBERS = {
     "report": ["--steps", "--seed", "--memory"],
     "trajectory": ["--steps", "--lr", "--start", "--noise", "--seed", "--compare", "--function"],
     "bench": ["--sizes", "--rounds"],
+    "estimate": [
+        *("--tokens", "--accumulate", "--sequence", "--cards", "--zero-stage"),
+    ],
     "lab start": ["number"],
-    "lab check": ["number"],
+    "lab check": ["number", "--seed"],
+    "lab grade": ["number", "--jobs", "--seed"],
 }
 """Whatever is read from text, by command."""
 
@@ -26,6 +30,8 @@ QUICK = {
     "report": ["--steps", "1"],
     "trajectory": ["--steps", "1", "--lr", "0.1"],
     "bench": ["--sizes", "1e3", "--rounds", "1"],
+    "estimate": ["--model", "1e8"],
+    "lab grade": [],
 }
 VALUES = ["1" + "0" * n for n in (12, 21, 400, 5000)] + ["1e12", "1e400", "-1", "nan", "0"]
 SETTINGS = ["lr", "beta1", "beta2", "eps"]
@@ -61,6 +67,7 @@ def test_a_number_is_taken_or_refused_in_a_sentence(
 ) -> None:
     quick = QUICK.get(command, [])
     where = ["."] if command.startswith("lab") else []
+    where += ["--csv", "marks.csv"] if command == "lab grade" else []
     try:
         code = main([*command.split(), *quick, *words, *where])
     except SystemExit as exit_:

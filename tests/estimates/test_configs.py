@@ -96,7 +96,7 @@ def test_what_is_no_such_configuration_is_refused(document: Any, match: str) -> 
 
 @pytest.mark.parametrize("strategy", ["resident", "deepspeed-zero1", "deepspeed-zero2"])
 @pytest.mark.parametrize("weights", ["bfloat16", "float16", "float32"])
-def test_what_can_be_mapped_makes_the_round_trip(strategy: str, weights: str) -> None:
+def test_what_can_be_mapped_makes_the_round_trip(strategy: str, weights: Any) -> None:
     if weights == "float32" and strategy != "resident":
         return
     asked = ao.estimate(

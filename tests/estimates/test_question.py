@@ -43,7 +43,7 @@ from adamoffload.estimates.question import cut, read_model
         ({"software": "deepspeed"}, "software must be"),
         ({"chunk_bytes": 3}, "chunk_bytes must be"),
         ({"slots": 0}, "slots must be"),
-        ({"strategy": "adam-offload"}, "adam-offload: weights must be float32, got bfloat16"),
+        ({"strategy": "adam-offload"}, "adam-offload: bfloat16 weights need a master"),
     ],
 )
 def test_a_wrong_argument_is_named(change: dict[str, Any], match: str) -> None:

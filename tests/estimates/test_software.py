@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from adamoffload.estimates.declared import KNOWN
+import adamoffload as ao
 from adamoffload.estimates.software import SOFTWARE, Software, software_of
 
 
 def test_a_program_is_named_after_a_strategy_that_there_is() -> None:
-    assert set(SOFTWARE) <= set(KNOWN)
+    assert set(SOFTWARE) <= set(ao.strategies)
     assert all(len(software.source) > 10 for software in SOFTWARE.values())
 
 

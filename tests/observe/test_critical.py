@@ -14,7 +14,11 @@ from adamoffload.observe.critical import CriticalPath, critical_path
 from adamoffload_sim import Device, Link
 
 EVENT = [("hop", "U7"), ("chunk", int), ("start_s", float), ("stop_s", float)]
-STRATEGIES = [name for name in ao.strategies if name != "disk"]
+STRATEGIES = [
+    name
+    for name, strategy in ao.strategies.items()
+    if name != "disk" and strategy.usual_weights == "float32" and not strategy.delay
+]
 
 
 def path_of(*rows: tuple[str, int, float, float]) -> list[tuple[Any, ...]]:

@@ -56,7 +56,7 @@ def test_the_numbers_of_a_step(device: Any) -> None:
     loss_bytes = 4
     assert record.d2h_bytes == after.d2h - before.d2h == ledger.bytes("d2h") + loss_bytes
     assert record.h2d_bytes == after.h2d - before.h2d == 4 * 14
-    assert ledger.bytes("check", step=1) == 4 * len(SHAPES)
+    assert ledger.bytes("check", step=1) == 8 * len(SHAPES)
     assert record.seconds > 0
     assert all(type(value) is float for value in record.numbers().values())
 

@@ -19,7 +19,7 @@ def make(*kept: tuple[str, str], memory_bytes: int | None = None) -> tuple[ao.Ba
         ao.Parameter(device.asarray(rng.standard_normal(shape, np.float32)), name)
         for name, shape in SHAPES.items()
     ]
-    things = [(thing, home, 4) for thing, home in kept]
+    things = [(thing, home, "float32") for thing, home in kept]
     return device, Arena(device, parameters, [2, 0], things, pinned=False, record=ignore)  # type: ignore[arg-type]
 
 

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 
 import adamoffload as ao
-from adamoffload.offload.decide import decide
+from adamoffload.offload.decide import StepDecays, decide
 from adamoffload.offload.integrity import StepUnderway
 
 
 def decided(optimizer: Any, absent: tuple[int, ...] = ()) -> Any:
     flat = [None if i in absent else p.data * 1 for i, p in enumerate(optimizer.parameters)]
     own = optimizer.settings, optimizer.counters, optimizer.parameters
-    return decide(*own, flat, StepUnderway(1))
+    decays = StepDecays(optimizer.settings, optimizer.global_step)
+    return decide(*own, flat, StepUnderway(1), np.float32(1), decays)
 
 
 def build(params: Any = None, **options: Any) -> Any:

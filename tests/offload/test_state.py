@@ -149,8 +149,8 @@ BAD: dict[str, tuple[str, Any, type[Exception], str]] = {
     "moments in a list": ("moment1", [], TypeError, "must map names to arrays"),
     "a list": ("moment1/scale", [1.0], TypeError, "host ndarray"),
     "another shape": ("moment1/scale", np.zeros(1, np.float32), ValueError, r"shape \(\), got"),
-    "another dtype": ("moment1/scale", np.zeros(()), TypeError, "float32, got <f8"),
-    "another byte order": ("moment1/scale", np.zeros((), ">f4"), TypeError, "float32, got >f4"),
+    "another dtype": ("moment1/scale", np.zeros(()), TypeError, "float32, .*, got <f8"),
+    "another byte order": ("moment1/scale", np.zeros((), ">f4"), TypeError, "float32, .*, got >f4"),
     "a negative moment2": (
         *("moment2/fc.bias", np.array([np.nan, -1e-40, 1], np.float32), ValueError),
         "moment2 of 'fc.bias' is negative",

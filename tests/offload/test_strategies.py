@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import adamoffload as ao
 from adamoffload.offload.transfer import on_host
+from adamoffload.plan.formats import dtype_of
 
 from plain import Plain
 
@@ -23,7 +24,12 @@ UNSHIPPED = (
     ao.Strategy(name="every second", state="host", every=2),
     ao.Strategy(name="disk to device", state="disk", arithmetic="device"),
 )
-STRATEGIES = {**ao.strategies, **{strategy.name: strategy for strategy in UNSHIPPED}}
+IN_16_BITS = ("bf16-only", "bf16-stochastic", "bf16-kahan")
+OTHER_NUMBERS = ("zero-offload-delayed", "resident-8bit", *IN_16_BITS)
+STRATEGIES = {
+    **{name: strategy for name, strategy in ao.strategies.items() if name not in OTHER_NUMBERS},
+    **{strategy.name: strategy for strategy in UNSHIPPED},
+}
 LANES = ("d2h", "h2d", "read", "write")
 
 
@@ -67,11 +73,14 @@ class Run:
         strategy: str | ao.Strategy,
         backend: str = "numpy",
         groups: list[dict[str, Any]] | None = None,
+        weights: Any = np.float32,
+        accumulate: int = 1,
         **options: Any,
     ) -> None:
         self.device = ao.get_backend(backend)
         self.rng = np.random.default_rng(0)
-        values = [self.rng.standard_normal(shape, np.float32) for shape in shapes]
+        self.dtype, self.accumulate = np.dtype(weights), accumulate
+        values = [self.drawn(shape) for shape in shapes]
         self.parameters = [
             ao.Parameter(self.device.asarray(x), f"p{i}") for i, x in enumerate(values)
         ]
@@ -91,15 +100,24 @@ class Run:
         named = STRATEGIES[strategy] if isinstance(strategy, str) else strategy
         self.folder = tempfile.TemporaryDirectory()
         options |= on_disk(named, rule, self.folder.name)
-        self.optimizer = ao.Optimizer(params, rule, strategy=named, ledger=self.ledger, **options)
-        scale = options.get("loss_scale", 1.0)
+        self.optimizer = ao.Optimizer(
+            params, rule, strategy=named, ledger=self.ledger, accumulate=accumulate, **options
+        )
+        form: Any = self.dtype.name
+        rounded = named.master_home(form) is None or named.master_as == "weights"
         self.plain = Plain(
             rule,
             {p.name: x for p, x in zip(self.parameters, values, strict=True)},
-            loss_scale=scale,
+            loss_scale=options.get("loss_scale", 1.0),
+            max_norm=options.get("max_norm"),
+            master=form == "float32" or not rounded,
+            scaled=named.holds_back(accumulate),
         )
         self.moved = 0
         self.before = self.device.traffic()
+
+    def drawn(self, shape: tuple[int, ...]) -> Any:
+        return np.asarray(self.rng.standard_normal(shape, np.float32)).astype(self.dtype)
 
     def __enter__(self) -> Run:
         return self
@@ -110,18 +128,23 @@ class Run:
         self.folder.cleanup()
 
     def step(self, absent: frozenset[int] = frozenset(), *, submit: bool = False) -> None:
-        given: dict[str, Any] = {}
-        for i, p in enumerate(self.parameters):
-            g = self.rng.standard_normal(p.shape, np.float32)
-            if i not in absent and p.name not in self.optimizer.counters.frozen:
-                given[p.name] = g
-        on_device = {name: self.device.asarray(g) for name, g in given.items()}
-        if submit and given:
-            for name in self.rng.permutation([*given]):
-                self.optimizer.submit(str(name), on_device[str(name)])
-            moved = self.optimizer.step()
-        else:
-            moved = self.optimizer(on_device)
+        total: dict[str, Any] = {}
+        for _ in range(self.accumulate):
+            given = {
+                p.name: self.drawn(p.shape)
+                for i, p in enumerate(self.parameters)
+                if i not in absent and p.name not in self.optimizer.counters.frozen
+            }
+            for name, g in given.items():
+                total[name] = (total[name] + g).astype(self.dtype) if name in total else g
+            on_device = {name: self.device.asarray(g) for name, g in given.items()}
+            if submit and given:
+                for name in self.rng.permutation([*given]):
+                    self.optimizer.submit(str(name), on_device[str(name)])
+                moved = self.optimizer.step()
+            else:
+                moved = self.optimizer(on_device)
+        given = total
         assert moved == tuple(p.name in given for p in self.parameters)
         if given:
             self.plain.step(given, self.lr, self.decay)
@@ -135,13 +158,18 @@ class Run:
         found = {key: on_host(self.device, x) for key, x in self.optimizer.state.arrays().items()}
         for key, expected in self.plain.arrays().items():
             np.testing.assert_array_equal(found[key], expected, err_msg=str(key))
-            nan = np.isnan(expected)
+            nan, bits = np.isnan(expected), f"i{expected.dtype.itemsize}"
+            assert found[key].dtype == expected.dtype
             np.testing.assert_array_equal(
-                found[key][~nan].view(np.int32), expected[~nan].view(np.int32), err_msg=str(key)
+                found[key][~nan].view(bits), expected[~nan].view(bits), err_msg=str(key)
             )
         for name, master in self.optimizer.master.items():
-            np.testing.assert_array_equal(found["parameter", name], master)
-        predicted = self.optimizer.strategy.bytes_per_parameter(self.optimizer.rule, "float32")
+            np.testing.assert_array_equal(on_host(self.device, master), self.plain.master[name])
+        predicted = self.optimizer.strategy.bytes_per_parameter(
+            self.optimizer.rule,
+            self.dtype.name,
+            self.accumulate,
+        )
         for lane in LANES:
             counted = sum(e.nbytes for e in self.ledger.events if e.hop == lane and e.step)
             assert counted == predicted[lane] * self.moved, lane
@@ -199,6 +227,53 @@ def test_every_strategy_computes_the_bits_and_moves_the_bytes(
         run.check()
 
 
+IN_16_BITS_TOO = [name for name in STRATEGIES if name not in ("adam-offload", "disk to device")]
+
+more = st.fixed_dictionaries(
+    {
+        "strategy": st.sampled_from([*IN_16_BITS_TOO, "bf16-only"]),
+        "weights": st.sampled_from(["bfloat16", "float16", "float32"]),
+        "accumulate": st.integers(1, 3),
+        "max_norm": st.sampled_from([None, 0.5, 100.0]),
+        "loss_scale": st.sampled_from([1.0, 8.0]),
+        "chunk_bytes": st.sampled_from([12, 100, 1 << 20]),
+        "slots": st.integers(1, 3),
+        "fraction": st.sampled_from([1.0, 0.5]),
+        "minimum_size": st.sampled_from([0, 10]),
+        "engine": st.sampled_from(["numpy", "auto"]),
+        "backend": st.sampled_from(["numpy", "sim"]),
+        "submit": st.booleans(),
+        "absent": st.lists(st.frozensets(st.integers(0, 2)), min_size=1, max_size=3),
+        "sum_in": st.sampled_from([None, "resent", "round trip", "host"]),
+    }
+)
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "a stranger's"])
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(problem=more)
+def test_16_bits_micro_steps_and_clipping_compute_the_bits_and_move_the_bytes(
+    name: str, problem: dict[str, Any]
+) -> None:
+    problem = dict(problem)
+    absent, submit = problem.pop("absent"), problem.pop("submit")
+    strategy = {**STRATEGIES, **ao.strategies}[problem.pop("strategy")]
+    weights, sum_in = dtype_of(problem.pop("weights")), problem.pop("sum_in")
+    changed = {"fraction": problem.pop("fraction"), "minimum_size": problem.pop("minimum_size")}
+    if sum_in and strategy.arithmetic == "host":
+        changed["sum_in"] = sum_in
+    strategy = replace(strategy, **changed)
+    if strategy.holds_back(problem["accumulate"]):
+        problem["max_norm"] = None  # refused
+    if strategy.usual_weights != "float32":
+        weights = dtype_of("bfloat16")
+    rule = ALL_RULES[name](learning_rate=0.125, weight_decay=0.25)
+    with Run(rule, [(3, 5), (7,), (2, 3, 4)], strategy, weights=weights, **problem) as run:
+        for gone in absent:
+            run.step(gone, submit=submit)
+        run.check()
+
+
 @pytest.mark.parametrize("engine", ["numpy", "numba"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("name", ALL_RULES)
@@ -219,8 +294,8 @@ def test_memory_is_where_the_strategy_says(strategy: str) -> None:
     with Run(rule, [(1000,), (24,)], strategy, chunk_bytes=400) as run:
         used, chosen = run.optimizer.memory(), STRATEGIES[strategy].chosen([1000, 24])
         size = sum((1000, 24)[i] for i in chosen)
-        per_parameter = STRATEGIES[strategy].memory_per_parameter(rule)
-        resident = ao.strategies["resident"].memory_per_parameter(rule)
+        per_parameter = STRATEGIES[strategy].memory_per_parameter(rule, "float32")
+        resident = ao.strategies["resident"].memory_per_parameter(rule, "float32")
         for place, nbytes in (("device", used.device), ("host", used.host), ("disk", used.disk)):
             staging = sum(
                 h.nbytes

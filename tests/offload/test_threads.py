@@ -123,10 +123,10 @@ def test_each_step_has_one_rate_while_another_thread_assigns_them() -> None:
     used: list[float] = []
     original = optimizer._pipeline.run
 
-    def run(step: Any, observer: Any) -> None:
-        (own,) = step.coefficients
+    def run(underway: Any, kinds: Any) -> None:
+        (own,) = underway.step.coefficients
         used.append(float(own.lr))
-        original(step, observer)
+        original(underway, kinds)
 
     optimizer._pipeline.run = run
     assert not together(assign, lambda: [optimizer(given) for _ in range(50)])

@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 
+import adamoffload as ao
 from adamoffload.plan.hops import (
     COPIES,
     HOPS,
     LANE_OF,
     LANES,
     Declared,
+    Kept,
     Place,
     Stage,
     bytes_by_lane,
@@ -24,9 +27,9 @@ from adamoffload.plan.hops import (
 )
 
 PLACES: tuple[Place, ...] = ("disk", "host", "device")
-OFFLOAD = derive([("m", "host", 4), ("v", "host", 4)], "host", 4, "update", 4)
-SHUTTLE = derive([("m", "host", 4), ("v", "host", 4)], "device", 4, "update", 4)
-DISK = derive([("m", "disk", 4), ("master", "disk", 4)], "host", 4, "weights", 4)
+OFFLOAD = derive([("m", "host", "float32"), ("v", "host", "float32")], "host")
+SHUTTLE = derive([("m", "host", "float32"), ("v", "host", "float32")], "device")
+DISK = derive([("m", "disk", "float32"), ("master", "disk", "float32")], "host", result="weights")
 
 
 @pytest.mark.parametrize(
@@ -38,8 +41,8 @@ DISK = derive([("m", "disk", 4), ("master", "disk", 4)], "host", 4, "weights", 4
             DISK,
             "prepare d2h:gradient read:m read:master update write:m write:master h2d:weights apply",
         ),
-        (derive([("m", "device", 4)], "device", 4, "update", 4), "apply"),
-        (derive([("m", "disk", 4)], "device", 4, "update", 4), "read:m h2d:m apply d2h:m write:m"),
+        (derive([("m", "device", "float32")], "device"), "apply"),
+        (derive([("m", "disk", "float32")], "device"), "read:m h2d:m apply d2h:m write:m"),
     ],
 )
 def test_a_copy_stands_between_where_a_thing_lives_and_where_it_is_used(
@@ -50,8 +53,8 @@ def test_a_copy_stands_between_where_a_thing_lives_and_where_it_is_used(
 
 
 def test_a_thing_comes_up_after_it_was_read() -> None:
-    kept: list[tuple[str, Place, int]] = [("m", "host", 4), ("master", "disk", 4)]
-    shuttle = stages(derive(kept, "device", 4, "weights", 4))
+    kept: list[Kept] = [("m", "host", "float32"), ("master", "disk", "float32")]
+    shuttle = stages(derive(kept, "device", result="weights"))
     assert [(stage.name, [*stage.things]) for stage in shuttle] == [
         ("read", ["master"]),
         ("h2d", ["m", "master"]),
@@ -109,7 +112,7 @@ def test_a_way_goes_by_neighbours_and_back_the_same(source: Place, target: Place
 @pytest.mark.parametrize("home", PLACES)
 @pytest.mark.parametrize("arithmetic", ["host", "device"])
 def test_what_is_fetched_goes_home_by_the_same_bytes(home: Place, arithmetic: Place) -> None:
-    hops = derive([("m", home, 4)], arithmetic, 4, "update", 4)
+    hops = derive([("m", home, "float32")], arithmetic)
     there = [h for h in hops if h.thing == "m" and h.part == "fetch"]
     back = [h for h in hops if h.thing == "m" and h.part == "rest"]
     assert [(h.source, h.target) for h in there] == legs(home, arithmetic)
@@ -118,11 +121,50 @@ def test_what_is_fetched_goes_home_by_the_same_bytes(home: Place, arithmetic: Pl
 
 
 def test_only_arithmetic_on_the_host_needs_the_gradient_there() -> None:
-    names = [h.name for h in derive([], "device", 4, "update", 4)]
+    names = [h.name for h in derive([], "device")]
     assert names == ["apply"]
-    names = [h.name for h in derive([], "host", 4, "update", 4)]
+    names = [h.name for h in derive([], "host")]
     assert names == ["prepare", "d2h", "update", "h2d", "apply"]
 
 
 def test_a_stage_computes_only_where_it_says_so() -> None:
     assert not Stage("d2h", "d2h", "device", "host", {"gradient": 4}).arithmetic
+
+
+@pytest.mark.parametrize(
+    ("sum_in", "first", "between", "last"),
+    [
+        ("device", "", "", "prepare d2h:gradient"),
+        ("resent", "prepare d2h:gradient", "prepare d2h:gradient", "prepare d2h:gradient"),
+        (
+            "round trip",
+            "prepare d2h:sum",
+            "h2d:sum prepare d2h:sum",
+            "h2d:sum prepare d2h:sum d2h:gradient",
+        ),
+        ("host", *["prepare d2h:gradient accumulate"] * 3),
+    ],
+)
+def test_micro_steps_bring_down_what_does_not_stay_on_the_device(
+    sum_in: Any, first: str, between: str, last: str
+) -> None:
+    for flags, expected in (((True, False), first), ((False, False), between)):
+        hops = derive([], "host", sum_in=sum_in, first=flags[0], last=flags[1])
+        assert [f"{h.name}:{h.thing}" if h.format else h.name for h in hops] == expected.split()
+    hops = derive([], "host", sum_in=sum_in, first=False, last=True)
+    down = [f"{h.name}:{h.thing}" if h.format else h.name for h in hops if h.part == "down"]
+    assert down == last.split()
+
+
+def test_a_declaration_counts_the_bytes_of_its_micro_steps() -> None:
+    strategy, rule = ao.strategies["deepspeed-zero2"], ao.rules.Adam()
+    declared = Declared(
+        "Adam",
+        strategy.hops(rule, "bfloat16", first=False),
+        frozenset("w"),
+        strategy.hops(rule, "bfloat16", last=False),
+        strategy.hops(rule, "bfloat16", first=False, last=False),
+        strategy.hops(rule, "bfloat16"),
+    )
+    moved = declared.moved("d2h", np.array([10, 10, 5]), np.array([1, 2, 3]))
+    assert moved.tolist() == [40, 80, 50]

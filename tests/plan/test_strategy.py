@@ -10,31 +10,77 @@ import pytest
 import adamoffload as ao
 from adamoffload.plan.strategy import find_strategy
 
-BYTES = {  # down, up, read, written: float32 weights, Adam
-    "resident": (0, 0, 0, 0),
-    "adam-offload": (4, 4, 0, 0),
-    "zero-offload": (4, 4, 0, 0),
-    "megatron-hybrid": (4, 4, 0, 0),
-    "state-shuttle": (8, 8, 0, 0),
-    "state-shuttle-master": (12, 12, 0, 0),
-    "disk": (4, 4, 12, 12),
+BYTES = {  # float32 weights: down, up, read, written; 16-bit ones, of 1 micro-step and of 3
+    "resident": ((0, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0)),
+    "adam-offload": ((4, 4, 0, 0), None, None),
+    "zero-offload": ((4, 4, 0, 0), (2, 2, 0, 0), (2, 2, 0, 0)),
+    "zero-offload-delayed": ((4, 4, 0, 0), (2, 2, 0, 0), (2, 2, 0, 0)),
+    "deepspeed-zero1": ((4, 4, 0, 0), (4, 2, 0, 0), (4, 2, 0, 0)),
+    "deepspeed-zero2": ((4, 4, 0, 0), (4, 2, 0, 0), (10, 6, 0, 0)),
+    "torchao": ((4, 4, 0, 0), (2, 2, 0, 0), (6, 2, 0, 0)),
+    "megatron-hybrid": ((4, 4, 0, 0), (4, 4, 0, 0), (4, 4, 0, 0)),
+    "gemini": ((4, 4, 0, 0), (2, 4, 0, 0), (2, 4, 0, 0)),
+    "state-shuttle": ((8, 8, 0, 0), (8, 8, 0, 0), (8, 8, 0, 0)),
+    "state-shuttle-master": ((12, 12, 0, 0), (12, 12, 0, 0), (12, 12, 0, 0)),
+    "disk": ((4, 4, 12, 12), (2, 2, 12, 12), (2, 2, 12, 12)),
+    "bf16-only": (None, (0, 0, 0, 0), (0, 0, 0, 0)),
+    "bf16-stochastic": (None, (0, 0, 0, 0), (0, 0, 0, 0)),
+    "bf16-kahan": (None, (0, 0, 0, 0), (0, 0, 0, 0)),
 }
-MEMORY = {  # device (weights and gradient included), host, disk
-    "resident": (16, 0, 0),
-    "adam-offload": (8, 8, 0),
-    "zero-offload": (8, 12, 0),
-    "megatron-hybrid": (8, 12, 0),
-    "state-shuttle": (8, 8, 0),
-    "state-shuttle-master": (8, 12, 0),
-    "disk": (8, 0, 12),
+MEMORY = {  # device (weights and gradient included), host, disk: float32 weights, bfloat16 weights
+    "resident": ((16, 0, 0), (16, 0, 0)),
+    "adam-offload": ((8, 8, 0), None),
+    "zero-offload": ((8, 12, 0), (4, 12, 0)),
+    "zero-offload-delayed": ((8, 20, 0), (4, 16, 0)),
+    "deepspeed-zero1": ((8, 12, 0), (4, 12, 0)),
+    "deepspeed-zero2": ((8, 12, 0), (4, 12, 0)),
+    "torchao": ((8, 12, 0), (4, 6, 0)),
+    "megatron-hybrid": ((8, 12, 0), (4, 12, 0)),
+    "gemini": ((8, 12, 0), (4, 12, 0)),
+    "state-shuttle": ((8, 8, 0), (8, 8, 0)),
+    "state-shuttle-master": ((8, 12, 0), (4, 12, 0)),
+    "disk": ((8, 0, 12), (4, 0, 12)),
+    "bf16-only": (None, (8, 0, 0)),
+    "bf16-stochastic": (None, (8, 0, 0)),
+    "bf16-kahan": (None, (10, 0, 0)),
 }
+
+
+def test_there_is_a_row_for_each_strategy() -> None:
+    assert set(BYTES) == set(MEMORY) == {*ao.strategies}
 
 
 @pytest.mark.parametrize("name", [*ao.strategies])
 def test_bytes_and_memory_are_those_of_the_published_table(name: str) -> None:
     strategy, rule = ao.strategies[name], ao.rules.Adam()
-    assert tuple(strategy.bytes_per_parameter(rule, "float32").values()) == BYTES[name]
-    assert tuple(strategy.memory_per_parameter(rule, "float32").values()) == MEMORY[name]
+    cases: Any = [("float32", 1), ("bfloat16", 1), ("float16", 3)]
+    for (weights, micro_steps), expected in zip(cases, BYTES[name], strict=True):
+        if expected is None or (weights == "float16" and strategy.rounding != "nearest"):
+            with pytest.raises(ValueError, match=f"^{name}: "):
+                strategy.bytes_per_parameter(rule, weights, micro_steps)
+        else:
+            moved = strategy.bytes_per_parameter(rule, weights, accumulate=micro_steps)
+            assert tuple(moved.values()) == expected, weights
+    for (weights, _), lies in zip(cases[:2], MEMORY[name], strict=True):
+        if lies is not None:
+            assert tuple(strategy.memory_per_parameter(rule, weights).values()) == lies
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"sum_in": "host"}, "sum_in='host' needs the arithmetic on the host"),
+        ({"delay": 1}, "delay=1 needs the arithmetic on the host"),
+        ({"arithmetic": "host", "delay": 2}, "delay must be 0 or 1, got 2"),
+        ({"rounding": "kahan", "master": "host"}, "for weights without a master"),
+        ({"rounding": "stochastic", "arithmetic": "host"}, "for weights without a master"),
+        ({"warmup_steps": 3}, "warmup_steps without a delay"),
+        ({"gradient": "int8"}, "gradient must be one of weights, float32"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(changed: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ao.Strategy(**changed)
 
 
 def test_the_slots_of_a_rule_count() -> None:

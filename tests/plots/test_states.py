@@ -151,11 +151,11 @@ def test_every_figure_of_a_ledger_or_a_probe_is_tried() -> None:
 @pytest.mark.parametrize(
     ("state", "moved"),
     [
-        ("one step", "4.04 kB at 659 MB/s"),
+        ("one step", "4.04 kB"),
         ("resident", "nothing"),
         ("every step skipped", "nothing"),
         ("a step that raised", "nothing"),
-        ("a link that takes no time", "8.08 kB in no time"),
+        ("a link that takes no time", "8.08 kB"),
     ],
 )
 def test_the_legend_says_what_moved(state: str, moved: str) -> None:

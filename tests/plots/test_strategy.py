@@ -30,11 +30,12 @@ def texts(ax: Any) -> list[str]:
 def test_tiles_and_arrows_are_the_declaration(name: str) -> None:
     declared, rule = ao.strategies[name], ao.rules.Adam()
     ax = ao.plots.strategy(name)
-    homes = declared.homes(rule)
+    weights = declared.usual_weights
+    homes = declared.homes(rule, weights)
     assert set(of(Rectangle, ax)) == {
         f"{name}, {place}: {thing}" for place, things in homes.items() for thing in things
     }
-    copies = [stage for stage, _ in declared.stages(rule) if stage.nbytes]
+    copies = [stage for stage, _ in declared.stages(rule, weights) if stage.nbytes]
     arrows = of(FancyArrow, ax)
     assert [*arrows] == [
         f"{name}, {s.lane}: {', '.join(s.things)}" for s in sorted(copies, key=across_the_link)
@@ -80,7 +81,9 @@ def shaft(arrow: FancyArrow) -> float:
 def test_numbers_are_those_of_the_text() -> None:
     for name, declared in ao.strategies.items():
         numbers = [int(t) for t in texts(ao.plots.strategy(name)) if t.isdigit()]
-        assert sorted(numbers) == list(range(1, len(declared.stages(ao.rules.Adam())) + 1))
+        assert sorted(numbers) == list(
+            range(1, len(declared.stages(ao.rules.Adam(), declared.usual_weights)) + 1)
+        )
 
 
 @pytest.mark.parametrize(
@@ -182,5 +185,5 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         ao.plots.strategy([HALF, "megatron-hybrid"])
     with pytest.raises(TypeError, match="rule must be a Rule"):
         ao.plots.strategy("resident", ao.rules.Adam)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="weights must be float32"):
-        ao.plots.strategy("resident", weights="float64")
+    with pytest.raises(ValueError, match="weights must be one of float32"):
+        ao.plots.strategy("resident", weights="float64")  # type: ignore[arg-type]

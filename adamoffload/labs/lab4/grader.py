@@ -85,7 +85,7 @@ def _enough_bytes(student: Student) -> None:
 
 
 def _chunks(sizes: Sequence[int], chunk_size: int) -> list[list[tuple[int, int, int]]]:
-    chunks = plan_chunks(sizes, range(len(sizes)), [None] * len(sizes), chunk_size)
+    chunks = plan_chunks(sizes, range(len(sizes)), chunk_size)
     return [[(p.index, p.start, p.stop) for p in chunk.pieces] for chunk in chunks]
 
 

@@ -1,0 +1,213 @@
+"""Steps in time: gradients that leave early or are late, scales; and what goes wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import adamoffload as ao
+from adamoffload.offload.transfer import on_host
+
+from plain import Plain
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+SIZES = (30, 7, 24)
+RULE = ao.rules.AdamW(learning_rate=0.125, weight_decay=0.25)
+LATE = ao.strategies["zero-offload-delayed"]
+
+
+class Training:
+    """An optimizer, and what its weights and gradients are on the host."""
+
+    def __init__(
+        self, strategy: Any, dtype: Any = np.float32, backend: str = "numpy", **options: Any
+    ) -> None:
+        self.device, self.rng, self.dtype = ao.get_backend(backend), np.random.default_rng(0), dtype
+        values = {f"p{i}": self.drawn(n) for i, n in enumerate(SIZES)}
+        self.parameters = [ao.Parameter(self.device.asarray(x), n) for n, x in values.items()]
+        self.plain = Plain(RULE, values)
+        self.optimizer = ao.Optimizer(
+            self.parameters, RULE, strategy=strategy, **{"chunk_bytes": 48, **options}
+        )
+
+    def drawn(self, size: int) -> Any:
+        return self.rng.standard_normal(size, np.float32).astype(self.dtype)
+
+    def gradients(self) -> dict[str, Any]:
+        return {p.name: self.drawn(p.size) for p in self.parameters}
+
+    def apply(self, gradients: dict[str, Any]) -> None:
+        numbers = [dict.fromkeys(gradients, x) for x in (RULE.learning_rate, RULE.weight_decay)]
+        self.plain.step(gradients, *numbers)
+
+    def give(self, gradients: dict[str, Any]) -> tuple[bool, ...]:
+        given = {name: self.device.asarray(g) for name, g in gradients.items()}
+        return self.optimizer(given)
+
+    def check(self) -> None:
+        for p in self.parameters:
+            np.testing.assert_array_equal(self.device.asnumpy(p.data), self.plain.weights[p.name])
+        for slot in RULE.slots:
+            for name, x in self.optimizer.state[slot].items():
+                np.testing.assert_array_equal(on_host(self.device, x), self.plain.slots[slot][name])
+
+
+@pytest.mark.parametrize("backend", ["numpy", "sim"])
+@pytest.mark.parametrize("dtype", [np.float32, BFLOAT16], ids=str)
+@pytest.mark.parametrize("warmup", [0, 1, 3])
+def test_a_delayed_step_applies_the_gradient_before(warmup: int, dtype: Any, backend: str) -> None:
+    """J. Ren et al., arXiv:2101.06840, section 5.2: the table of its figure 6."""
+    run = Training(replace(LATE, warmup_steps=warmup), dtype, backend)
+    held = None
+    for i in range(6):
+        g = run.gradients()
+        moved = run.give(g)
+        if i < warmup:
+            run.apply(g)
+        else:
+            assert moved == (held is not None,) * 3
+            if held is not None:
+                run.apply(held)
+            held = g
+            assert run.optimizer.pending == 1
+        run.check()
+        assert run.optimizer.global_step == run.plain.steps
+    assert run.optimizer.flush() == (True,) * 3
+    assert held is not None
+    run.apply(held)
+    run.check()
+    assert run.optimizer.pending == 0
+    assert run.optimizer.flush() == (False,) * 3
+    assert run.optimizer.global_step == 6
+
+
+def test_a_delayed_gradient_is_clipped_by_its_own_norm() -> None:
+    run = Training(replace(LATE, warmup_steps=0), max_norm=0.5)
+    run.plain = Plain(RULE, run.plain.weights, max_norm=0.5)
+    first, second = run.gradients(), {n: 100 * g for n, g in run.gradients().items()}
+    run.give(first)
+    run.give(second)
+    run.apply(first)
+    run.check()
+    run.optimizer.flush()
+    run.apply(second)
+    run.check()
+
+
+def test_a_gradient_that_is_still_to_be_applied_is_not_forgotten_by_a_checkpoint() -> None:
+    run = Training(replace(LATE, warmup_steps=0))
+    run.give(run.gradients())
+    with pytest.raises(RuntimeError, match="a gradient is still to be applied; flush"):
+        run.optimizer.state_dict()
+    run.optimizer.flush()
+    assert run.optimizer.state_dict()["global_step"] == 1
+
+
+def test_what_cannot_be_combined_is_refused() -> None:
+    no_master = ao.Strategy(state="host", arithmetic="host", delay=1)
+    w = ao.Parameter(ao.get_backend("numpy").zeros(3), "w")
+    with pytest.raises(ValueError, match="no master on the host by which they could be scaled"):
+        ao.Optimizer([w], ao.rules.Adam(weight_decay=0.1), strategy=no_master)
+    for options in ({"max_norm": 1.0}, {"on_nonfinite": "skip"}):
+        with pytest.raises(ValueError, match="keeps the sum of micro-steps on the host"):
+            Training("deepspeed-zero2", accumulate=2, **options)
+
+
+def test_a_submitted_gradient_leaves_and_its_memory_is_free() -> None:
+    run = Training("zero-offload", chunk_bytes=1 << 20)
+    alone = Training("zero-offload", chunk_bytes=4 * 30)
+    before = alone.device.memory().used
+    g = alone.gradients()
+    for name in ("p0",):
+        alone.optimizer.submit(name, alone.device.asarray(g[name]))
+    alone.optimizer._pipeline.around.leaving.clear()  # it is down
+    assert alone.device.memory().used == before
+    for name in ("p1", "p2"):
+        alone.optimizer.submit(name, alone.device.asarray(g[name]))
+    alone.optimizer.step()
+    alone.apply(g)
+    alone.check()
+    assert run.optimizer.global_step == 0
+
+
+def test_memory_counts_gradients_that_rest_on_the_host() -> None:
+    run = Training("zero-offload", BFLOAT16)
+    before = run.optimizer.memory().host
+    run.optimizer.submit("p0", run.device.asarray(run.gradients()["p0"]))
+    assert run.optimizer.memory().host - before == 2 * sum(SIZES)
+
+
+def test_a_failed_submission_is_never_half_a_step() -> None:
+    run = Training("zero-offload", chunk_bytes=4 * 30)
+    g = {name: run.device.asarray(x) for name, x in run.gradients().items()}
+    run.optimizer.submit("p0", g["p0"])
+    pipeline: Any = run.optimizer._pipeline
+    down = pipeline._down
+
+    def broken(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    pipeline._down = broken
+    run.optimizer.submit("p1", g["p1"])  # it waits for its neighbour
+    with pytest.raises(KeyboardInterrupt):
+        run.optimizer.submit("p2", g["p2"])
+    pipeline._down = down
+    run.optimizer.submit("p1", g["p1"])
+    with pytest.raises(RuntimeError, match=r"with it were dropped p0, p2; submit them again"):
+        run.optimizer.step()
+    for name in ("p0", "p2"):
+        run.optimizer.submit(name, g[name])
+    assert run.optimizer.step() == (True,) * 3
+    run.apply({name: run.device.asnumpy(x) for name, x in g.items()})
+    run.check()
+
+
+def test_what_was_submitted_can_be_discarded() -> None:
+    run = Training("zero-offload")
+    g = run.gradients()
+    run.optimizer.submit("p0", run.device.asarray(g["p0"]))
+    with pytest.raises(RuntimeError, match="step\\(\\) must end this step, not a call"):
+        run.give(g)
+    run.optimizer.discard()
+    run.give(g)
+    run.apply(g)
+    run.check()
+
+
+def test_a_dynamic_scale_skips_backs_off_and_grows() -> None:
+    scale = ao.DynamicLossScale(init_scale=8.0, growth_interval=2)
+    run = Training("zero-offload", np.float16, loss_scale=scale)
+    assert run.optimizer.loss_scale == 8.0
+    for bad, expected in ((True, 4.0), (False, 4.0), (False, 8.0)):
+        g = run.gradients()
+        factor = np.float16(run.optimizer.loss_scale)
+        scaled = {name: x * factor for name, x in g.items()}
+        if bad:
+            scaled["p1"][3] = np.inf
+        assert run.give(scaled) == (not bad,) * 3
+        if not bad:
+            run.apply({n: (x / factor).astype(np.float16) for n, x in scaled.items()})
+        assert run.optimizer.loss_scale == expected
+    run.check()
+    state = run.optimizer.state_dict()
+    other = Training("zero-offload", np.float16, loss_scale=ao.DynamicLossScale())
+    other.optimizer.load_state_dict(state)
+    assert other.optimizer.loss_scale == 8.0
+
+
+def test_the_quirk_halves_the_step_in_which_the_scale_grows() -> None:
+    """DeepSpeed doubles the scale before gradients are divided by it."""
+    device, moved = ao.get_backend("numpy"), []
+    scale = ao.DynamicLossScale(init_scale=8.0, growth_interval=2, grows_first=True)
+    w = ao.Parameter(device.zeros(1), "w")
+    optimizer = ao.Optimizer([w], ao.rules.SGD(learning_rate=1.0), loss_scale=scale)
+    for _ in range(4):
+        before = device.asnumpy(w.data)
+        g = np.full(1, 0.0625 * optimizer.loss_scale, np.float32)
+        optimizer([device.asarray(g)])
+        moved.append(float((before - device.asnumpy(w.data))[0]))
+    assert moved == [0.0625, 0.03125, 0.0625, 0.03125]

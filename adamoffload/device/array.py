@@ -10,20 +10,19 @@ makes an array to the death of its last view.
 from __future__ import annotations
 
 import threading
-from abc import ABCMeta
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
-from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from adamoffload.arguments import positive_integer
-from adamoffload.device.backend import DeviceMemoryError, HostArray, Memory, ResidencyError
-from adamoffload.device.half import any_half, compute, compute_at, named
+from adamoffload.device.backend import DeviceMemoryError, HostArray, Memory
+from adamoffload.device.half import any_half, compute, compute_at
 from adamoffload.device.hints import hint
+from adamoffload.device.residency import METHODS, OF_DATA, SEQUENCES, NotOursError, Resident
 from adamoffload.names import spelled
 
 if TYPE_CHECKING:
@@ -132,15 +131,8 @@ class _Block:
             self._pool.release(self._nbytes)
 
 
-class _Genuine(ABCMeta):
-    """Lets ``isinstance`` ask what an object is, and not its ``__class__``, which may lie."""
-
-    def __instancecheck__(cls, instance: object) -> bool:
-        return issubclass(type(instance), cls)
-
-
 @final
-class DeviceArray(NDArrayOperatorsMixin, metaclass=_Genuine):
+class DeviceArray(Resident):
     """An n-dimensional array on a device; computes with ``np.*``, operators and methods.
 
     Operands are arrays on the same device and Python or NumPy scalars. Slices are views that keep
@@ -182,7 +174,9 @@ class DeviceArray(NDArrayOperatorsMixin, metaclass=_Genuine):
 device 'numpy'; nothing is copied implicitly: call device.asarray(x) first
     """
 
-    __slots__ = ("__weakref__", "_array", "_block", "_device", "_pool")
+    __slots__ = ("_block", "_pool")
+
+    _array: HostArray
 
     def __init__(
         self,
@@ -197,11 +191,6 @@ device 'numpy'; nothing is copied implicitly: call device.asarray(x) first
         self._block = _Block(array, pool) if block is None else block
 
     # -- attributes ---------------------------------------------------------------------------
-
-    @property
-    def device(self) -> Backend:
-        """The backend whose memory this is."""
-        return self._device
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -262,7 +251,7 @@ device 'numpy'; nothing is copied implicitly: call device.asarray(x) first
                     for x in inputs
                 ]
             keywords = {key: self._keyword(key, value) for key, value in kwargs.items()}
-        except _NotOurs:
+        except NotOursError:
             return NotImplemented
         call = ufunc if method == "__call__" else getattr(ufunc, method)
         if any_half(operands) or "dtype" in keywords:
@@ -307,14 +296,8 @@ device 'numpy'; nothing is copied implicitly: call device.asarray(x) first
             )
         try:
             return self._call(function, function, args, kwargs)
-        except _NotOurs:
+        except NotOursError:
             return NotImplemented
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
-        raise ResidencyError(
-            f"an array on device {self._device.name!r} is not converted to a host array "
-            f"implicitly; call device.asnumpy(x)"
-        )
 
     # -- indexing and methods -----------------------------------------------------------------
 
@@ -339,21 +322,11 @@ device 'numpy'; nothing is copied implicitly: call device.asarray(x) first
                 part = np.asarray(self._array[place])
                 viewed = np.may_share_memory(part, self._array)  # not if indexed by an array
                 self._pool.observe("copyto", (value,), None, self._view(part) if viewed else self)
-        except _NotOurs:
-            raise TypeError(
-                f"cannot assign an object of type {type(value).__name__} into an array on device "
-                f"{self._device.name!r}; expected a number or an array on that device (of a "
-                f"Parameter, its .data)"
-            ) from None
-
-    def __len__(self) -> int:
-        return len(self._array)
-
-    def __iter__(self) -> Any:
-        return (self[i] for i in range(len(self)))
+        except NotOursError:
+            raise self._cannot_assign(value) from None
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name in _METHODS:
+        if name in METHODS:
             return partial(self._method, name)
         raise AttributeError(
             f"an array on device {self._device.name!r} has no attribute {name!r}; "
@@ -366,14 +339,10 @@ device 'numpy'; nothing is copied implicitly: call device.asarray(x) first
         function = getattr(np, name, None)
         try:
             return self._call(function, getattr(self._array, name), args, kwargs)
-        except _NotOurs:  # x.dot(parameter): let NumPy ask the other operand
+        except NotOursError:  # x.dot(parameter): let NumPy ask the other operand
             if function is None:
                 raise TypeError(f"{name}: unexpected argument among {args} {kwargs}") from None
             return function(self, *args, **kwargs)
-
-    def fill(self, value: Any) -> None:
-        """Set all elements to a number, or to a 0-D array on this device."""
-        self[...] = value
 
     def reshape(self, *shape: Any, **kwargs: Any) -> DeviceArray:
         """Return the elements in another shape: a view, or a copy if the layout demands one."""
@@ -392,73 +361,13 @@ device 'numpy'; nothing is copied implicitly: call device.asarray(x) first
             raise TypeError(f"view: {np.dtype(dtype)} takes other bytes than {self.dtype}")
         return self._view(self._array.view(dtype))
 
-    def item(self) -> Any:
-        """Copy the one element to the host and return it as a Python number."""
-        return self._element(ValueError)
-
-    def _element(self, error: type[Exception]) -> Any:
-        # Looks before it copies: NumPy would say no after the whole array has crossed the link.
-        if self.size != 1:
-            raise error(
-                f"only an array of one element converts to a number, this has shape {self.shape}; "
-                f"index it, or reduce it: np.any, np.all, np.sum, ..."
-            )
-        return self._device.asnumpy(self).item()
-
-    def __float__(self) -> float:
-        return float(self._element(TypeError))
-
-    def __int__(self) -> int:
-        return int(self._element(TypeError))
-
-    def __complex__(self) -> complex:
-        return complex(self._element(TypeError))
-
-    def __bool__(self) -> bool:
-        return bool(self._element(ValueError))
-
-    def __format__(self, spec: str) -> str:
-        if spec:
-            raise ResidencyError(
-                f"an array on device {self._device.name!r} is not copied to the host to format "
-                f"it; format float(x)"
-            )
-        return repr(self)
-
     def __copy__(self) -> DeviceArray:
         return self._taken("copy", self._wrap(self._array.copy(), []))
 
     def __deepcopy__(self, memo: Any) -> DeviceArray:
         return self.__copy__()
 
-    def __reduce__(self) -> NoReturn:
-        raise ResidencyError(
-            f"an array on device {self._device.name!r} is not pickled; call device.asnumpy(x)"
-        )
-
-    def __repr__(self) -> str:
-        return f"DeviceArray(shape={self.shape}, dtype={self.dtype}, device={self._device.name!r})"
-
     # -- into and out of the device's memory --------------------------------------------------
-
-    def _operand(self, value: Any) -> Any:
-        """Return the NumPy array or scalar behind an operand."""
-        if type(value) is DeviceArray:
-            if value._device is not self._device:
-                raise ResidencyError(
-                    f"operands are on different devices, {self._device!r} and "
-                    f"{value._device!r} (each instance is one); copy over the host: "
-                    f"a.asarray(b.asnumpy(x))"
-                )
-            return value._array
-        if isinstance(value, _SCALARS):
-            return value
-        if isinstance(value, _HOST):
-            raise ResidencyError(
-                f"an operand is a host {type(value).__name__} and the other is on device "
-                f"{self._device.name!r}; nothing is copied implicitly: call device.asarray(x) first"
-            )
-        raise _NotOurs
 
     def _keyword(self, key: str, value: Any) -> Any:
         """Apply `_operand` to what a ufunc's keyword argument holds."""
@@ -468,32 +377,13 @@ device 'numpy'; nothing is copied implicitly: call device.asarray(x) first
             return tuple([None if target is None else self._operand(target) for target in value])
         return self._operand(value) if key == "where" else self._tree(value)
 
-    def _tree(self, value: Any, sources: list[DeviceArray] | None = None) -> Any:
-        """Apply `_operand` inside lists and tuples; note the arrays met in `sources`."""
-        if isinstance(value, DeviceArray):
-            if sources is not None:
-                sources.append(value)
-            return self._operand(value)
-        if isinstance(value, _SEQUENCES):
-            beside_array = any(isinstance(item, DeviceArray) for item in value)
-            items = [
-                self._operand(item)
-                if beside_array and isinstance(item, _SEQUENCES)
-                else self._tree(item, sources)
-                for item in value
-            ]
-            return items if isinstance(value, list) else tuple(items)
-        if isinstance(value, np.ndarray) or hasattr(value, "__array_function__"):
-            return self._operand(value)
-        return named(value)  # an axis, a dtype, a subscript string, ...
-
     def _call(
         self, function: Any, call: Callable[..., Any], args: Any, kwargs: dict[str, Any]
     ) -> Any:
         """Run NumPy's `function`, as `call`, on the arrays behind its arguments."""
-        if function in _OF_DATA:
+        if function in OF_DATA:
             for value in (*args, *kwargs.values()):
-                if isinstance(value, _SEQUENCES):
+                if isinstance(value, SEQUENCES):
                     self._operand(value)  # raises: a list here is data, not an axis or a shape
         sources = [self]
         operands = [self._tree(value, sources) for value in args]
@@ -522,18 +412,6 @@ device 'numpy'; nothing is copied implicitly: call device.asarray(x) first
             self._pool.observe(name, (*taken, *named), made, out)
         return made
 
-    def _index(self, index: Any) -> Any:
-        if isinstance(index, tuple):
-            return tuple(map(self._index, index))
-        if isinstance(index, (DeviceArray, np.ndarray)):
-            return self._operand(index)
-        if isinstance(index, Sequence) and not isinstance(index, str):
-            raise ResidencyError(
-                f"an index {type(index).__name__} is on the host; call device.asarray(indices) "
-                f"first"
-            )
-        return index  # an int, slice, None or Ellipsis
-
     def _view(self, array: HostArray) -> DeviceArray:
         return DeviceArray(array, self._device, self._pool, self._block)
 
@@ -558,7 +436,7 @@ device 'numpy'; nothing is copied implicitly: call device.asarray(x) first
             return self._owned(result, sources)
         if isinstance(result, (np.generic, int)):
             return DeviceArray(np.asarray(result), self._device, self._pool)
-        if isinstance(result, _SEQUENCES):
+        if isinstance(result, SEQUENCES):
             wrapped: list[Any] = []
             try:
                 for item in result:
@@ -624,35 +502,12 @@ def storage(array: DeviceArray) -> HostArray:
     return array._array
 
 
-class _NotOurs(Exception):
-    """An operand belongs to a library that may know what to do with it."""
-
-
-# Tuples, not unions: isinstance of a union written out is 0.2 us slower, in every operation.
-_SCALARS = (float, int, complex, np.generic)  # a bool is an int
-_SEQUENCES = (list, tuple)
-_HOST = (np.ndarray, list, tuple)
-
-_METHODS = frozenset(
-    "all any argmax argmin astype clip copy cumsum dot flatten max mean min prod ravel repeat "
-    "reshape squeeze std sum swapaxes take transpose var".split()
-)
-
 _INTO_FIRST = frozenset(["copyto", "put_along_axis"])  # functions that write their first argument
 
 _INDEXED = frozenset(["at", "reduceat"])  # ufunc methods whose second operand is an index
 
 _METADATA = frozenset(
     [np.may_share_memory, np.ndim, np.result_type, np.shape, np.shares_memory, np.size]
-)
-
-# A list among their arguments could only be data; elsewhere it is axes, a shape, sections, ...
-_OF_DATA = frozenset(
-    getattr(np, name)
-    for name in (
-        "allclose array_equal clip copyto dot inner isclose kron outer put_along_axis searchsorted "
-        "take take_along_axis vdot where"
-    ).split()
 )
 
 # What a device computes in float32 where its operands have 16 bits; all others move or choose.

@@ -241,6 +241,8 @@ class Backend(ABC):
     name: ClassVar[str]
     simulated: ClassVar[bool] = False
     """Whether `now` is a simulated time; whoever shows such times says so."""
+    negative_strides: ClassVar[bool] = True
+    """Whether arrays have views in reverse order, as ``x[::-1]``; if not, that is a ValueError."""
 
     def __init__(self) -> None:
         self._d2h_bytes = 0

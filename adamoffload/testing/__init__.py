@@ -40,8 +40,6 @@ class BackendContract(Residency, Operations, Copies, Order, Tickets, Capacity, T
         Whether the peak counts live arrays alone, not also what an allocator keeps for the next.
     several_devices : bool
         Whether two devices may exist at once, each owning its own arrays only.
-    negative_strides : bool
-        Whether arrays on the device may be viewed in reverse order.
     dtypes : str
         Character codes of the element types that the device can hold.
     elements : int

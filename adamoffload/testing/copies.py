@@ -20,6 +20,7 @@ from adamoffload.testing.promises import (
     NewDevice,
     Promises,
     counted,
+    layouts,
     on_device,
     on_host,
     poisoned,
@@ -68,12 +69,12 @@ class Copies(Promises):
         device = new_device()
         for shape in ((7,), (4, 5), (2, 3, 4), (3, 0, 2)):
             values = counted(shape, FLOAT32)
-            for layout in self.layouts():
+            for layout in layouts(device):
                 view = on_device(device, layout, values)[1]
                 down = device.asnumpy(view)
                 assert down.flags.c_contiguous, f"asnumpy of {layout.name} is not C-contiguous"
                 same(down, values, f"asnumpy of a {layout.name} array of {len(shape)} axes")
-            for layout in self.layouts(host=True):
+            for layout in layouts():
                 up = device.asarray(on_host(layout, values)[1])
                 assert up.flags.c_contiguous, f"asarray of {layout.name} is not C-contiguous"
                 same(device.asnumpy(up), values, f"asarray of {layout.name}, {len(shape)} axes")
@@ -84,8 +85,8 @@ class Copies(Promises):
         """Elements keep their places from any view to any view, and no neighbour is written."""
         device = new_device()
         for shape in ((6,), (3, 4), (2, 3, 4)):
-            for here in self.layouts():
-                for there in self.layouts(host=True):
+            for here in layouts(device):
+                for there in layouts():
                     _check_both_ways(device, counted(shape, FLOAT32), here, there)
         wide = np.broadcast_to(counted((3,), FLOAT32), (2, 3))
         x = device.asarray(poisoned((2, 3), FLOAT32))
@@ -99,9 +100,9 @@ class Copies(Promises):
             one = counted((), np.dtype(code))
             for here, there in product((CONTIGUOUS, ELEMENT), repeat=2):
                 _check_both_ways(device, one, here, there)
-            for layout in self.layouts():
+            for layout in layouts(device):
                 _check_both_ways(device, counted((3, 4), np.dtype(code)), layout, layout)
-        for layout in self.layouts():
+        for layout in layouts(device):
             for here, there in ((layout, CONTIGUOUS), (CONTIGUOUS, layout)):
                 _check_both_ways(device, counted((33, 16, 32), FLOAT32), here, there)
 

@@ -20,7 +20,7 @@ from adamoffload.device.half import HALVES
 from adamoffload.device.parameter import Parameter
 from adamoffload.device.registry import get_backend
 from adamoffload.offload.faces import AdamOffload
-from adamoffload.testing.promises import NewDevice, Promises, same
+from adamoffload.testing.promises import NewDevice, Promises, refused, same
 
 
 class Operands(NamedTuple):
@@ -73,9 +73,9 @@ class Operations(Promises):
         for what, view in _VIEWS.items():
             host = np.zeros((3, 4), np.float32)
             x = device.asarray(host)
-            part, expected = view(x), view(host)
-            np.add(part, 1, out=part)
-            np.add(expected, 1, out=expected)
+            part = view(x)
+            _add_one(part)
+            _add_one(view(host))
             same(device.asnumpy(x), host, f"{what} is not a view")
             assert np.may_share_memory(part, x), f"np.may_share_memory denies {what}"
 
@@ -104,6 +104,19 @@ class Operations(Promises):
                 found = device.asnumpy(result).astype(np.float32)
                 close = np.allclose(found, expected, rtol=2**-6, atol=0.25)
                 assert close, f"{what} differs in {name}"
+
+    def test_reverse_views_are_what_the_backend_says(self, new_device: NewDevice) -> None:
+        """They are views where it declares `negative_strides`, and refused where it does not."""
+        device, host = new_device(), np.zeros((3, 4), np.float32)
+        x = device.asarray(host)
+        for what, view in _REVERSE_VIEWS.items():
+            if not device.negative_strides:
+                with refused(ValueError, f"{what} is not refused by a device without such views"):
+                    view(x)
+                continue
+            _add_one(view(x))
+            _add_one(view(host))
+            same(device.asnumpy(x), host, f"{what} is not a view, though the device has such")
 
     def test_a_model_trains(self, new_device: NewDevice) -> None:
         """Words are looked up, normalised, multiplied and told apart: as on the numpy backend."""
@@ -153,7 +166,9 @@ _EXACT: dict[str, Callable[[Operands], Any]] = {
     "np.reciprocal": lambda o: np.reciprocal(o.x * 0 + 4),
     "a product with a comparison": lambda o: o.x * (o.x > 1) + o.x * (o.x == o.x),
     "logic": lambda o: np.logical_and(o.x > 0, o.mask) | ~(o.x <= 5),
-    "np.isfinite": lambda o: np.isfinite(o.x),
+    "np.isfinite": lambda o: np.isfinite(o.x) | np.isnan(o.x) | np.isinf(o.x),
+    "rounding": lambda o: np.floor(o.x / 2) + np.ceil(o.x / 4) + np.rint(o.x / 8) + np.trunc(o.x),
+    "np.floor_divide": lambda o: o.x // 4,
     "broadcasting": lambda o: o.batch * o.x + o.x[:, None, 0],
     # reductions
     "np.sum to one number": lambda o: np.sum(o.x),
@@ -168,6 +183,11 @@ _EXACT: dict[str, Callable[[Operands], Any]] = {
     ),
     "np.argmax": lambda o: np.argmax(o.batch, axis=-1),
     "np.any and np.all": lambda o: np.any(o.mask, axis=0) & np.all(o.x < 100),
+    "np.argsort": lambda o: np.argsort(-o.batch * 10 + o.x, axis=-1),
+    "np.argmin": lambda o: np.argmin(o.batch, axis=1),
+    "np.count_nonzero": lambda o: np.count_nonzero(o.x, axis=1),
+    "np.linalg.norm": lambda o: np.linalg.norm(o.x - o.x + 2, axis=1),
+    "np.cumsum of all elements": lambda o: np.cumsum(o.columns),
     "np.cumsum": lambda o: np.cumsum(o.rows, axis=0) + np.cumsum(o.columns, axis=1),
     # products
     "a matrix product": lambda o: o.x @ o.x.T,
@@ -186,6 +206,11 @@ _EXACT: dict[str, Callable[[Operands], Any]] = {
     "np.broadcast_to": lambda o: np.broadcast_to(o.x[0], (5, 4)) + 1,
     "a copy of a broadcast array": lambda o: np.broadcast_to(o.x[0], (5, 4)).copy(),
     "np.flip": lambda o: np.flip(o.x, 1),
+    "np.flip of all axes": lambda o: np.flip(o.batch),
+    "np.pad": lambda o: np.pad(o.x, ((1, 2), (0, 3))),
+    "np.repeat": lambda o: np.repeat(o.rows, 2),
+    "np.repeat of each as often as told": lambda o: np.repeat(o.rows, (1, 3, 0)),
+    "np.tril and np.triu": lambda o: np.tril(o.x, 1) - np.triu(o.x),
     "np.concatenate": lambda o: np.concatenate([o.x, o.x[1:]]),
     "np.concatenate along an axis": lambda o: np.concatenate([o.x, o.x[:, 1:]], 1),
     # gather and scatter
@@ -276,6 +301,16 @@ _VIEWS: dict[str, Callable[[Any], Any]] = {
     "a slice of x.reshape(-1)": lambda x: x.reshape(-1)[5:9],
     "x.T": lambda x: x.T,
 }
+
+
+_REVERSE_VIEWS: dict[str, Callable[[Any], Any]] = {
+    "x[::-1]": lambda x: x[::-1],
+    "x[..., ::-2]": lambda x: x[..., ::-2],
+}
+
+
+def _add_one(x: Any) -> None:
+    np.add(x, 1, out=x)
 
 
 def _model(device: Backend) -> HostArray:

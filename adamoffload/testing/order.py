@@ -18,6 +18,7 @@ from adamoffload.testing.promises import (
     NewDevice,
     Promises,
     counted,
+    layouts,
     on_device,
     on_host,
     poisoned,
@@ -118,9 +119,9 @@ class Order(Promises):
                 _check_after(device, counted((), np.dtype(code)), layout, layout)
             _check_after(device, counted((300,), np.dtype(code)), CONTIGUOUS, CONTIGUOUS)
         for shape in ((4,), (3, 4), (2, 3, 4)):
-            for layout in self.layouts(host=True):
+            for layout in layouts():
                 _check_after(device, counted(shape, FLOAT32), CONTIGUOUS, layout)
-            for layout in self.layouts():
+            for layout in layouts(device):
                 _check_after(device, counted(shape, FLOAT32), layout, CONTIGUOUS)
                 _check_after(device, counted(shape, FLOAT32), layout, layout)
 

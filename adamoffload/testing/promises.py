@@ -63,7 +63,6 @@ class Promises:
     clock_resolution_s: ClassVar[float] = 0.0
     exact_peak: ClassVar[bool] = True
     several_devices: ClassVar[bool] = True
-    negative_strides: ClassVar[bool] = True
     dtypes: ClassVar[str] = "?bBhHiIqQefdFD"
     elements: ClassVar[int] = 1 << 18
 
@@ -74,10 +73,6 @@ class Promises:
             f"{type(self).__name__} must define the fixture new_device, which returns a function "
             f"new_device(memory_bytes=None) -> Backend"
         )
-
-    def layouts(self, *, host: bool = False) -> tuple[Layout, ...]:
-        """Return the layouts of arrays of at least one axis on the device, or on the host."""
-        return _FORWARD + (_REVERSED if host or self.negative_strides else ())
 
     def numbers(self) -> HostArray:
         """Return numbers to be copied: whole, and small enough that sums are exact."""
@@ -150,6 +145,11 @@ def failed(device: Backend) -> Ticket:
         return device.run_on_device(fail)
     except Mine:
         return Elsewhere(fail)
+
+
+def layouts(device: Backend | None = None) -> tuple[Layout, ...]:
+    """Return the layouts of arrays of at least one axis, that a device has, or else the host."""
+    return _FORWARD + (_REVERSED if device is None or device.negative_strides else ())
 
 
 def poisoned(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> HostArray:

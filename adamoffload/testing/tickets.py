@@ -23,6 +23,7 @@ from adamoffload.testing.promises import (
     error_of,
     fail,
     failed,
+    layouts,
     on_device,
     on_host,
     poisoned,
@@ -57,7 +58,7 @@ class Tickets(Promises):
     def test_any_source_is_free_after_wait(self, new_device: NewDevice) -> None:
         """Of any layout and dtype, on either side: what is written to it later does not arrive."""
         device = new_device()
-        cases = [(counted((3, 4), FLOAT32), layout) for layout in self.layouts(host=True)]
+        cases = [(counted((3, 4), FLOAT32), layout) for layout in layouts()]
         cases += [(counted((), FLOAT32), layout) for layout in (CONTIGUOUS, ELEMENT)]
         cases += [(counted((300,), np.dtype(code)), CONTIGUOUS) for code in self.dtypes]
         for values, layout in cases:
@@ -67,7 +68,7 @@ class Tickets(Promises):
             around[...] = 0
             fault = f"of {layout.name} {values.dtype} was still reading after its ticket's wait()"
             same(device.asnumpy(x), values, f"h2d {fault}")
-            if layout not in (*self.layouts(), ELEMENT):
+            if layout not in (*layouts(device), ELEMENT):
                 continue
             around, source = on_device(device, layout, values)
             host = np.zeros_like(values)
@@ -110,7 +111,7 @@ class Tickets(Promises):
     def test_synchronize_finishes_copies_in_any_layout(self, new_device: NewDevice) -> None:
         """Also those that a library packs or unpacks on the host, on either side."""
         device, values = new_device(), counted((3, 4), FLOAT32)
-        for layout in self.layouts(host=True):
+        for layout in layouts():
             x, y = device.asarray(values), device.asarray(np.zeros_like(values))
             (room, host), (around, source) = on_host(layout, 0 * values), on_host(layout, values)
             device.d2h(x, host)

@@ -33,6 +33,8 @@ _missing(np.where, _RESULTS, "np.where")
 _missing(np.add.at, _RESULTS, "np.add.at of rows")
 _missing(np.einsum, _RESULTS, "np.einsum")
 _missing(np.flip, _RESULTS, "np.flip")
+_missing(np.argsort, _RESULTS, "np.argsort")
+_missing(np.pad, _RESULTS, "np.pad")
 _missing(np.logaddexp.__call__, _ROUNDED, "np.logaddexp")
 
 
@@ -164,6 +166,31 @@ class _Copying(LazyArray):
 class SlicesAreCopies(LazyBackend):
     def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> LazyArray:
         return _Copying(super()._empty(shape, dtype).data, self)
+
+
+class _Reversing(LazyArray):
+    def __getitem__(self, index: Any) -> Any:
+        part = super().__getitem__(index)
+        return part.copy() if min(part.strides, default=0) < 0 else part
+
+
+_REVERSE = "reverse_views_are_what_the_backend_says"
+
+
+@broken(_NUMPY, _REVERSE, "reverse views are copies", "x[::-1] is not a view")
+class ReversesToCopies(LazyBackend):
+    def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> LazyArray:
+        return _Reversing(super()._empty(shape, dtype).data, self)
+
+
+@broken(
+    _NUMPY,
+    _REVERSE,
+    "``negative_strides`` is False, but there are such views",
+    "x[::-1] is not refused by a device without such views",
+)
+class DeniesReverseViews(LazyBackend):
+    negative_strides = False
 
 
 class _Reshaping(LazyArray):

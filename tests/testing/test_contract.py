@@ -82,7 +82,6 @@ class TestPagedBackend(BackendContract):
     allocation_bytes = 512
     exact_peak = False
     several_devices = False
-    negative_strides = False
     dtypes = "bef"
 
     @pytest.fixture

@@ -157,8 +157,9 @@ def _torch(size: int, **options: Any) -> Peer:
 
 
 def _deepspeed(size: int) -> Peer:
-    import torch
     from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    import torch
 
     w = torch.zeros(size, requires_grad=True)
     w.grad = torch.from_numpy(_arrays(size)[0])

@@ -421,7 +421,10 @@ def _as_version_2(header: Any) -> dict[str, Any]:
 
 _SLOTS = {"moment1": "m", "moment2": "v"}
 _COUNTERS = ("global_step", "beta1_power", "beta2_power", "learning_rate")
-_OPTIONAL = (*("beta1_power", "beta2_power", "missed", "frozen", "learning_rates", "loss_scale"),)
+_OPTIONAL = (
+    *("beta1_power", "beta2_power", "missed", "frozen", "learning_rates", "constants"),
+    "loss_scale",
+)
 
 
 def _saved(header: dict[str, Any], optimizer: Optimizer) -> Saved:

@@ -60,7 +60,7 @@ def _shown(shape: tuple[int, ...], dtype: str) -> str:
 def narrowed(header: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     """Return a checkpoint's header as if it knew these parameters only."""
     counters = dict(header["counters"])
-    for key in {"missed", "learning_rates"} & {*counters}:
+    for key in {"missed", "learning_rates", "constants"} & {*counters}:
         counters[key] = {name: x for name, x in counters[key].items() if name in names}
     if "frozen" in counters:
         counters["frozen"] = [name for name in counters["frozen"] if name in names]
@@ -98,4 +98,8 @@ def joined(
         missed=tuple(missed),
         frozen=saved.frozen | (own.frozen & stay),
         rates={**saved.rates, **{name: x for name, x in own.rates.items() if name in stay}},
+        constants={
+            **saved.constants,
+            **{name: x for name, x in own.constants.items() if name in stay},
+        },
     )

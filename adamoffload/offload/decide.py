@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,7 @@ def decide(
     """
     number = before.global_step + 1
     rates: dict[object, np.float32] = {}  # a function is called once a step
-    known: dict[tuple[int, np.float32, int], int] = {}
+    known: dict[Any, int] = {}
     coefficients: list[Coefficients] = []
     classes = []
     for i, name in enumerate(settings.names):
@@ -105,23 +106,24 @@ def decide(
         who = name if name in before.rates else id(settings.groups[index].rate)
         if who not in rates:
             rates[who] = rate_of(settings, before, i, number - 1)
-        key = index, rates[who], behind
+        own = before.constants.get(name, {})
+        key = index, rates[who], behind, tuple(own.items())
         if key not in known:
             known[key] = len(coefficients)
             t = number - behind
-            coefficients.append(settings.coefficients(rates[who], decays.of(index), t))
+            coefficients.append(settings.coefficients(rates[who], decays.of(index), t, own))
         classes.append(known[key])
     gradients = list(flat)
     for i, index in enumerate(settings.group_of):
         gradient = gradients[i]
         if gradient is None or not settings.groups[index].centralize or parameters[i].ndim < 2:
             continue
-        own = coefficients[classes[i]]
-        decay = np.float32(0) if settings.scaled else own.l2
+        mine = coefficients[classes[i]]
+        decay = np.float32(0) if settings.scaled else mine.l2
         gradients[i] = centralized(gradient, parameters[i], decay)
         if decay:  # it is in there already
             classes[i] = len(coefficients)
-            coefficients.append(replace(own, l2=np.float32(0)))
+            coefficients.append(replace(mine, l2=np.float32(0)))
     underway.number = number
     return Step(
         number,

@@ -28,7 +28,7 @@ __all__ = ["Adam", "AdamOffload", "OffloadMemory", "ResidentMemory"]
 
 _MOMENTS = {"moment1": "m", "moment2": "v"}
 _KEYS = ("global_step", "beta1_power", "beta2_power", "learning_rate", "hyperparameters")
-_OPTIONAL = ("missed", "frozen", "learning_rates")
+_OPTIONAL = ("missed", "frozen", "learning_rates", "constants")
 
 
 class OffloadMemory(NamedTuple):

@@ -38,7 +38,10 @@ from adamoffload.plan.strategy import Strategy, find_strategy
 
 __all__ = ["Kept"]
 
-_OPTIONAL_KEYS = ("missed", "frozen", "learning_rates", "loss_scale", "master", "compensation")
+_OPTIONAL_KEYS = (
+    *("missed", "frozen", "learning_rates", "constants"),
+    *("loss_scale", "master", "compensation"),
+)
 _STATE_KEYS = ("global_step", "learning_rate", "hyperparameters", "slots", *_OPTIONAL_KEYS)
 
 

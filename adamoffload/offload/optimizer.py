@@ -474,6 +474,35 @@ class Optimizer(Stepping, metaclass=Spelled):
             rates |= dict.fromkeys(names or [""], read.source)
             self._replace_counters(rates=rates)
 
+    def set_constants(self, *parameters: Parameter | str, **constants: float) -> None:
+        """Assign numbers of the rule, or the weight decay; kept in checkpoints.
+
+        As ``opt.set_constants("fc.weight", beta1=0.85, weight_decay=0.0)``.
+
+        Parameters
+        ----------
+        *parameters : Parameter or str
+            Whose; of all, if left out.
+        **constants : float
+            By the names that the rule's constructor takes; but the learning rate has a method of
+            its own.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If one is no parameter of this optimizer, or a number is none that the rule takes.
+        """
+        settings = self._settings
+        names = self._names(parameters) or settings.names
+        given = {key: number(settings.owner, key, value) for key, value in constants.items()}
+        with self._lock:
+            new = {name: dict(own) for name, own in self._state.counters.constants.items()}
+            for name in names:
+                new[name] = {**new.get(name, {}), **given}
+            for distinct in {tuple(new[name].items()) for name in names}:
+                settings.with_constants(dict(distinct))  # refuses what is none
+            self._replace_counters(constants=new)
+
     def freeze(self, *parameters: Parameter | str) -> None:
         """Leave some parameters alone from now on, as if they had no gradient; kept in checkpoints.
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from adamoffload.names import check_keys, listed
 from adamoffload.offload.groups import Group
 from adamoffload.plan.formats import Format
 from adamoffload.plan.step import Coefficients
-from adamoffload.rules.rates import Decay, FunctionRate, Rate, numbers_in
+from adamoffload.rules.rates import Decay, FunctionRate, Rate, numbers_in, read_decay
 from adamoffload.rules.rule import Rule
 from adamoffload.schedules import LearningRateSchedule
 
@@ -77,7 +78,13 @@ class Settings:
     seed: int = 0
     scaled: bool = False
 
-    def coefficients(self, lr: np.float32, decay: np.float32, t: int) -> Coefficients:
+    def coefficients(
+        self,
+        lr: np.float32,
+        decay: np.float32,
+        t: int,
+        constants: Mapping[str, float] = MappingProxyType({}),
+    ) -> Coefficients:
         """Return what some parameters compute with in a step.
 
         Parameters
@@ -86,14 +93,45 @@ class Settings:
             Learning rate and weight decay of the step.
         t : int
             Updates that they have had with this one.
+        constants : mapping from str to float
+            What they have in the place of the rule's numbers.
         """
+        rule = self.with_constants(constants) if constants else self.rule
+        decay = np.float32(constants.get("weight_decay", decay))
         l2, keep = np.float32(0), np.float32(1)
         if self.rule.decay == "l2":
             l2 = self.l2(decay)
         else:
             keep = np.float32(1 - float(lr) * float(decay))
-        scalars = {name: np.float32(x) for name, x in self.rule.scalars(lr, t).items()}
+        scalars = {name: np.float32(x) for name, x in rule.scalars(lr, t).items()}
         return Coefficients(lr, l2, keep, t, scalars)
+
+    def with_constants(self, constants: Mapping[str, float]) -> Rule:
+        """Return the rule with other numbers: one that runs in the same program.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no such number, it is not one that the rule takes, or with it the rule would
+            keep or compute something else.
+        """
+        owner, rule = self.owner, self.rule
+        own = {key: x for key, x in _constants(rule).items() if type(x) in (int, float)}
+        check_keys(owner, "constants", constants, known := [*own, "weight_decay"], known)
+        if not is_dataclass(rule):
+            raise TypeError(
+                f"{owner}: constants of {type(rule).__name__} cannot be replaced, since "
+                f"it is no dataclass"
+            )
+        read_decay(owner, constants.get("weight_decay", 0.0))
+        changed: Rule = replace(rule, **constants)
+        one = np.float32(1)
+        if changed.slots != rule.slots or {*changed.scalars(one, 1)} != {*rule.scalars(one, 1)}:
+            raise ValueError(
+                f"{owner}: with {dict(constants)} the rule would keep other slots or compute "
+                f"something else; construct another optimizer with it"
+            )
+        return changed
 
     def l2(self, decay: np.float32) -> np.float32:
         """Return what times a parameter is added to its gradient."""

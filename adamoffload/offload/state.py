@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from adamoffload.arguments import describe, integer
+from adamoffload.arguments import describe, integer, number
 from adamoffload.device.backend import Array, HostArray, ResidencyError, Stored, backend_of
 from adamoffload.device.parameter import Parameter
 from adamoffload.names import check_keys, check_names, listed, short
@@ -40,7 +40,7 @@ EXTRAS = ("master", "compensation")
 Key = tuple[str, str]
 """Which array: ``"parameter"``, ``"master"`` or a slot's name, and the parameter's name."""
 
-_OPTIONAL = ("missed", "frozen", "learning_rates", "beta1_power", "beta2_power")
+_OPTIONAL = ("missed", "frozen", "learning_rates", "constants", "beta1_power", "beta2_power")
 _STEPS = 2**63  # what an int64 in another program still holds
 
 
@@ -57,12 +57,15 @@ class Counters(NamedTuple):
         Names of the parameters that are left alone.
     rates : mapping from str to float32
         Learning rates assigned since construction: by parameter's name; ``""`` is the default.
+    constants : mapping from str to mapping from str to float
+        By parameter's name: its numbers of the rule that were assigned since construction.
     """
 
     global_step: int
     missed: tuple[int, ...]
     frozen: frozenset[str] = frozenset()
     rates: Mapping[str, np.float32] = {}
+    constants: Mapping[str, Mapping[str, float]] = {}
 
     def plain(self, settings: Settings) -> dict[str, Any]:
         """Return them as plain data, with the description of the settings.
@@ -73,7 +76,8 @@ class Counters(NamedTuple):
             ``global_step``: int. ``learning_rate``: float32, the default as last assigned; None if
             it is a table or a function. ``hyperparameters``: `Settings.description`. And, where
             there is something to say, ``missed``: dict from name to int, ``frozen``: list of names,
-            ``learning_rates``: dict from name to float32.
+            ``learning_rates``: dict from name to float32, ``constants``: dict from name to dict
+            from str to float.
         """
         rate = settings.rate
         plain: dict[str, Any] = {
@@ -86,7 +90,9 @@ class Counters(NamedTuple):
         missed = {n: k for n, k in zip(settings.names, self.missed, strict=True) if k}
         rates = {name: rate for name, rate in self.rates.items() if name}
         frozen = [name for name in settings.names if name in self.frozen]
-        found = {"missed": missed, "frozen": frozen, "learning_rates": rates}
+        constants = {name: dict(own) for name, own in self.constants.items()}
+        found: dict[str, Any] = {"missed": missed, "frozen": frozen, "learning_rates": rates}
+        found["constants"] = constants
         return plain | {key: value for key, value in found.items() if value}
 
 
@@ -253,7 +259,12 @@ def read_counters(owner: str, state: Mapping[str, Any], names: Sequence[str]) ->
     if not isinstance(frozen, list | tuple | set | frozenset):
         raise TypeError(f"{owner}: frozen must be a list of names, got {describe(frozen)}")
     check_names(owner, "frozen", frozen, names, optional=names)
-    counters = Counters(step, tuple(missed.values()), frozenset(frozen), rates)
+    constants: dict[str, dict[str, float]] = {}
+    for name, numbers in _by_name(owner, "constants", state, names):
+        if not isinstance(numbers, Mapping):
+            raise TypeError(f"{owner}: constants of {short(name)} must be a dict of numbers")
+        constants[name] = {key: number(owner, str(key), x) for key, x in numbers.items()}
+    counters = Counters(step, tuple(missed.values()), frozenset(frozen), rates, constants)
     return Saved(counters, description, powers)
 
 
@@ -364,6 +375,8 @@ def adopt(
     """
     grouped = [name for group in saved.description["groups"] for name in group["params"]]
     check_names(owner, "groups of hyperparameters", grouped, names or settings.names)
+    for constants in saved.counters.constants.values():
+        settings.with_constants(constants)  # refuses what is no constant of this rule
     here = own.rates.get("", settings.rate.source)
     found = _differences(saved, settings, here)
     rates = dict(saved.counters.rates)

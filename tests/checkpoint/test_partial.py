@@ -83,14 +83,17 @@ def test_what_was_said_of_a_parameter_stays_with_it(tmp_path: Path) -> None:
     other = train(build({"a": (5,), "b": (2, 3), "gone": (1,)}), 3, "b")
     other.freeze("b", "gone")
     other.set_learning_rate(0.5, "a", "gone")
+    other.set_constants("a", "gone", beta1=0.5)
     own = build()
     own.freeze("a", "c")
     own.set_learning_rate(0.25, "b", "c")
+    own.set_constants("b", "c", beta1=0.25)
     ao.load(saved(tmp_path, other), own, strict=False)
     assert own.counters.missed == (0, 3, 3)
     assert own.counters.frozen == {"b", "c"}
     rates = {"": np.float32(0.1), "a": np.float32(0.5), "c": np.float32(0.25)}
     assert own.counters.rates == rates
+    assert own.counters.constants == {"a": {"beta1": 0.5}, "c": {"beta1": 0.25}}
 
 
 def test_one_with_more_updates_than_the_file_has_steps_cannot_stay(tmp_path: Path) -> None:

@@ -42,6 +42,15 @@ def test_a_rate_a_group_or_a_missed_step_makes_another() -> None:
     assert [step.of(i).t for i in range(3)] == [2, 1, 2]
 
 
+def test_constants_of_its_own_make_another_and_weigh_in() -> None:
+    optimizer = build()
+    optimizer.set_constants("c", beta1=0.5, weight_decay=0.25)
+    step = decided(optimizer)
+    assert step.classes == [0, 0, 1]
+    assert step.of(2).scalars["beta1"] == np.float32(0.5)
+    assert (step.of(0).l2, step.of(2).l2) == (0, 0.25)
+
+
 def test_a_function_is_called_once_a_step() -> None:
     calls: list[int] = []
 

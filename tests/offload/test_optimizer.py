@@ -101,7 +101,13 @@ def test_a_state_carries_what_was_changed_on_the_fly(strategy: str) -> None:
     optimizer.freeze("p1")
     optimizer.set_learning_rate(0.5, "p0")
     optimizer(gradients(optimizer, 1))
+    optimizer.set_constants("p0", beta1=0.5)
+    optimizer.set_constants("p0", "p1", weight_decay=0.25)
     state = optimizer.state_dict()
+    assert state["constants"] == {
+        "p0": {"beta1": 0.5, "weight_decay": 0.25},
+        "p1": {"weight_decay": 0.25},
+    }
     assert state["missed"] == {"p1": 1, "p2": 1}
     assert state["frozen"] == ["p1"]
     assert state["learning_rates"] == {"p0": np.float32(0.5)}
@@ -127,6 +133,9 @@ def test_a_state_carries_what_was_changed_on_the_fly(strategy: str) -> None:
         ({"frozen": ["q"]}, ValueError, "frozen has the unexpected 'q'"),
         ({"frozen": "p0"}, TypeError, "frozen must be a list of names"),
         ({"learning_rates": {"p0": -1.0}}, ValueError, "learning_rates of 'p0' must be >= 0"),
+        ({"constants": {"p0": 0.5}}, TypeError, "constants of 'p0' must be a dict of numbers"),
+        ({"constants": {"p0": {"beta3": 0.5}}}, ValueError, "constants has the unexpected 'beta3'"),
+        ({"constants": {"p0": {"beta1": 1.5}}}, ValueError, "beta1 must be"),
         ({"slots": {}}, ValueError, "slots lacks 'm', 'v'"),
         ({"global_step": 2**63}, ValueError, "below 2\\*\\*63"),
         ({"extra": 1}, ValueError, "unexpected 'extra'"),
@@ -295,3 +304,39 @@ def test_nothing_can_be_assigned_without_effect(name: str) -> None:
     if near:
         with pytest.raises(AttributeError, match="near 'learning_rate'"):
             optimizer.learningrate = 0.5
+
+
+# -- constants on the fly -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["resident", "adam-offload", "zero-offload"])
+def test_constants_that_were_assigned_compute_what_constructed_ones_do(strategy: str) -> None:
+    rule = ao.rules.AdamW(learning_rate=0.1)
+    told = make(40, 3, rule=rule, strategy=strategy)
+    told.set_constants(beta1=0.7, eps=1e-3, weight_decay=0.5)
+    other = ao.rules.AdamW(learning_rate=0.1, beta1=0.7, eps=1e-3, weight_decay=0.5)
+    built = make(40, 3, rule=other, strategy=strategy)
+    for seed in range(3):
+        told(gradients(told, seed))
+        built(gradients(built, seed))
+    assert bits(told) == bits(built)
+
+
+@pytest.mark.parametrize(
+    ("rule", "constants", "error", "message"),
+    [
+        (ao.rules.AdamW(), {"beta3": 0.5}, ValueError, "constants has the unexpected 'beta3'"),
+        (ao.rules.AdamW(), {"beta1": 1.0}, ValueError, "beta1 must be"),
+        (ao.rules.AdamW(), {"weight_decay": -1.0}, ValueError, "weight_decay must be >= 0"),
+        (ao.rules.AdamW(), {"learning_rate": 1.0}, ValueError, "the unexpected 'learning_rate'"),
+        (ao.rules.Adam(), {"nesterov": 1.0}, ValueError, "the unexpected 'nesterov'"),
+        (ao.rules.SGD(0.1, momentum=0.9), {"momentum": 0.0}, ValueError, "other slots"),
+    ],
+)
+def test_a_constant_that_the_rule_does_not_take_is_refused(
+    rule: ao.Rule, constants: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    optimizer = make(4, rule=rule)
+    with pytest.raises(error, match=message):
+        optimizer.set_constants("p0", **constants)
+    assert not optimizer.counters.constants

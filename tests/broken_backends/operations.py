@@ -116,6 +116,14 @@ def _widening(right: Any, called: Any, args: Any, kwargs: dict[str, Any]) -> Any
     return result.astype(np.float32) if _named(called) == "sqrt" else result
 
 
+def _rough_root(right: Any, called: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    result = right(called, args, kwargs)
+    if _named(called) == "sqrt" and kwargs.get("out"):
+        (target,) = kwargs["out"]
+        right(np.multiply, (target, np.float32(1 + 2**-23)), {"out": (target,)})
+    return result
+
+
 def _unaliased(right: Any, called: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return False if called is np.may_share_memory else right(called, args, kwargs)
 
@@ -148,6 +156,11 @@ _wrong(
     _rounding_sums,
 )
 _wrong(_HALVES, "np.sqrt of 16 bits returns 32", "np.sqrt of float16 returns float32", _widening)
+    "training_on_the_device_equals_the_numpy_backend",
+    "np.sqrt is wrong in the last place",
+    "after training differs from numpy's",
+    _rough_root,
+)
 _wrong(
     _VIEWS,
     "np.may_share_memory always says no",

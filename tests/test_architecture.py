@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = sorted((ROOT / "adamoffload").rglob("*.py"))
 BACKENDS = sorted((ROOT / "backends").rglob("*.py"))
 TORCH = ROOT / "backends" / "adamoffload_torch"
-LOADED_LATER = [TORCH / f"{name}.py" for name in ("functions", "optimizer", "types")]
+LOADED_LATER = [TORCH / f"{name}.py" for name in ("functions", "optimizer", "state", "types")]
 """Modules of backends that import their device library at their top."""
 DROP_INS = [TORCH / "optimizer.py"]
 """Modules beside a backend that use the framework as a user would."""

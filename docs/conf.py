@@ -62,6 +62,7 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
 }
 
+autodoc_mock_imports = ["torch"]  # not installed where the site is built
 autodoc_typehints = "none"  # the docstrings give types, with shapes and units
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False

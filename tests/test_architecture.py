@@ -144,7 +144,8 @@ def test_a_backend_imports_only_from_the_room_of_devices(path: Path) -> None:
     }
     if path in DROP_INS:
         return
-    contract = [f"adamoffload.device.{name}" for name in ("backend", "array", "library")] + [own]
+    devices = ("backend", "array", "events", "library")
+    contract = [f"adamoffload.device.{name}" for name in devices] + [own]
     if own == "adamoffload_sim":  # which runs on the machines and the clock of estimates
         contract += [f"adamoffload.estimates.{name}" for name in ("clock", "hardware", "machines")]
     assert not {module for module in ours if not is_of(module, *contract)}

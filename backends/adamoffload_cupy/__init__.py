@@ -19,15 +19,14 @@ from __future__ import annotations
 import operator
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, final
 
 import numpy as np
 
 from adamoffload.device.backend import Backend, DeviceMemoryError, HostArray, Memory, Ticket
+from adamoffload.device.events import Events, Streams, arriving
 
 __all__ = ["CupyBackend"]
 
@@ -119,12 +118,9 @@ class CupyBackend(Backend):
         self._allocator = allocator
         self._pool = allocator.pool
         self._preset_limit: int = self._pool.get_limit()  # CUPY_GPU_MEMORY_LIMIT
-        self._in_flight: deque[_EventTicket] = deque()
-        self._retiring = threading.RLock()  # what dies in there may run anything
         # Not ordered with the default stream, with which blocking streams take turns.
-        self._down = cupy.cuda.Stream(non_blocking=True)
-        self._up = cupy.cuda.Stream(non_blocking=True)
-        self._clock = _Clock(cupy, self.now)
+        new_stream = partial(cupy.cuda.Stream, non_blocking=True)
+        self._streams = Streams(_CudaEvents(cupy), new_stream, self.now)
         super().__init__()
 
     @classmethod
@@ -158,8 +154,7 @@ class CupyBackend(Backend):
     def synchronize(self) -> None:
         """Block the host until everything issued to the GPU, on any stream, is done."""
         self._gpu.synchronize()
-        for ticket in tuple(self._in_flight):
-            ticket.finish()
+        self._streams.finish()
 
     def run_on_device(
         self, function: Callable[[], object], *, after: tuple[Ticket, ...] = ()
@@ -175,11 +170,7 @@ class CupyBackend(Backend):
         """
         with self._gpu:
             stream = self._cupy.cuda.get_current_stream()
-            _hold(stream, after)
-            start = stream.record(self._cupy.cuda.Event())
-            function()
-            stop = stream.record(self._cupy.cuda.Event())
-        return _EventTicket(self._clock.anchor(), start, stop)
+            return self._streams.compute(stream, function, after)
 
     def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         with self._gpu:
@@ -203,26 +194,19 @@ class CupyBackend(Backend):
         return int(array.data.ptr)
 
     def _d2h(self, source: Any, target: HostArray, after: tuple[Ticket, ...]) -> Ticket:
-        stream = self._down
+        stream = self._streams.down
         with self._gpu:
             start = self._begin(stream, after)
             packed = source
             if not source.flags.c_contiguous:
                 with stream:  # CuPy would pack it on the caller's stream, out of order with ours
                     packed = self._cupy.ascontiguousarray(source)
-            if target.flags.c_contiguous:
-                packed.get(stream=stream, out=target, blocking=False)
-                finish = None
-            else:
-                arrived = np.empty(target.shape, target.dtype)
-                packed.get(stream=stream, out=arrived, blocking=False)
-                finish = partial(np.copyto, target, arrived)
-            stop = stream.record(self._cupy.cuda.Event())
-        held = (source, packed, target)
-        return self._watch(_EventTicket(self._clock.anchor(), start, stop, held, finish))
+            arrived, finish = arriving(target, packed=target.flags.c_contiguous)
+            packed.get(stream=stream, out=arrived, blocking=False)
+            return self._streams.end(stream, start, (source, packed, target, arrived), finish)
 
     def _h2d(self, source: HostArray, target: Any, after: tuple[Ticket, ...]) -> Ticket:
-        stream = self._up
+        stream = self._streams.up
         if not source.flags.c_contiguous:  # the host packs it, and must not before it is complete
             for ticket in after:
                 ticket.wait()
@@ -236,140 +220,26 @@ class CupyBackend(Backend):
                     staged = self._cupy.empty(target.shape, target.dtype)
                     staged.set(packed, stream=stream)
                     target[...] = staged
-            stop = stream.record(self._cupy.cuda.Event())
-        return self._watch(_EventTicket(self._clock.anchor(), start, stop, (packed, target)))
+            return self._streams.end(stream, start, (packed, target))
 
     def _begin(self, stream: Any, after: tuple[Ticket, ...]) -> Any:
-        """Let a copy stream wait for `after`, or for the caller's stream; mark the beginning."""
-        if after:
-            _hold(stream, after)
-        else:
-            caller = self._cupy.cuda.get_current_stream()
-            stream.wait_event(caller.record(self._cupy.cuda.Event(disable_timing=True)))
-        return stream.record(self._cupy.cuda.Event())
-
-    def _watch(self, ticket: _EventTicket) -> Ticket:
-        """Keep the ticket's arrays until its copy is done; let go of those that are done."""
-        with self._retiring:
-            while self._in_flight and (oldest := self._in_flight[0]).done:
-                with suppress(ValueError):  # `done` may have run a handler that came by first
-                    self._in_flight.remove(oldest)
-                oldest.finish()
-            self._in_flight.append(ticket)
-        return ticket
+        return self._streams.begin(stream, self._cupy.cuda.get_current_stream(), after)
 
 
-class _Anchor:
-    """A CUDA event, and when it was reached on the host's clock."""
+class _CudaEvents(Events):
+    """CuPy's events."""
 
-    __slots__ = ("_cupy", "_event", "at_s")
-
-    def __init__(self, cupy: Any, event: Any, at_s: float) -> None:
+    def __init__(self, cupy: Any) -> None:
         self._cupy = cupy
-        self._event = event
-        self.at_s = at_s
 
-    def times(self, start: Any, stop: Any) -> tuple[float, float]:
-        """Return when two events that are done were reached."""
-        start_s = self.at_s + self._seconds(self._event, start)
-        return start_s, start_s + self._seconds(start, stop)
+    def record(self, stream: Any, *, timed: bool = True) -> Any:
+        return stream.record(self._cupy.cuda.Event(disable_timing=not timed))
 
-    def _seconds(self, start: Any, stop: Any) -> float:
+    def done(self, event: Any) -> bool:
+        return bool(event.done)
+
+    def seconds(self, start: Any, stop: Any) -> float:
         return float(self._cupy.cuda.get_elapsed_time(start, stop)) / 1e3  # from milliseconds
-
-
-class _Clock:
-    """Makes an anchor each second, on a stream of its own, where there is nothing to wait for.
-
-    One anchor for ever would do less and less: the GPU's clock runs away from the host's, and the
-    distance of two events is a float32.
-    """
-
-    __slots__ = ("_anchor", "_cupy", "_now", "_stream")
-
-    def __init__(self, cupy: Any, now: Callable[[], float]) -> None:
-        self._cupy = cupy
-        self._now = now
-        self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._anchor: _Anchor | None = None
-
-    def anchor(self) -> _Anchor:
-        """Return the last anchor, or a new one if that is a second old."""
-        anchor = self._anchor
-        if anchor is None or self._now() - anchor.at_s > 1:
-            event = self._stream.record(self._cupy.cuda.Event())
-            event.synchronize()
-            anchor = self._anchor = _Anchor(self._cupy, event, self._now())
-        return anchor
-
-
-@final
-class _EventTicket(Ticket):
-    """An operation between two events of one stream, which it drops when its times are read."""
-
-    __slots__ = ("_anchor", "_events", "_finish", "_finishing", "_held", "_times")
-
-    def __init__(
-        self,
-        anchor: _Anchor,
-        start: Any,
-        stop: Any,
-        held: tuple[Any, ...] = (),
-        finish: Callable[[], object] | None = None,
-    ) -> None:
-        self._anchor = anchor
-        self._events: tuple[Any, Any] | None = (start, stop)
-        self._times: tuple[float, float] | None = None
-        self._held = held  # memory that the operation reads or writes
-        self._finish = finish  # what remains for the host to do
-        self._finishing = threading.RLock()  # who comes second returns when it is done, not before
-
-    def wait(self) -> None:
-        """Block the host until the operation is done."""
-        events = self._events
-        if events is not None:
-            events[1].synchronize()
-        self.finish()
-
-    def finish(self) -> None:
-        """Do what remains for the host, once, and let go of the memory; the device is done."""
-        with self._finishing:
-            if self._finish is not None:
-                self._finish()
-            self._finish, self._held = None, ()
-
-    def hold(self, stream: Any) -> None:
-        """Let `stream`, but not the host, wait for the operation."""
-        events = self._events
-        if self._finish is not None:
-            self.wait()
-        elif events is not None:
-            stream.wait_event(events[1])
-
-    @property
-    def done(self) -> bool:
-        """Whether the device is done with it, at this moment."""
-        events = self._events
-        return events is None or bool(events[1].done)
-
-    def _read(self) -> tuple[float, float]:
-        self.wait()
-        events, times = self._events, self._times  # in this order: dropped after the other is set
-        if times is None:
-            assert events is not None
-            times = self._times = self._anchor.times(*events)
-            self._events = None
-        return times
-
-    @property
-    def start_s(self) -> float:
-        """When it began, in seconds on the backend's clock; waits until it is done."""
-        return self._read()[0]
-
-    @property
-    def stop_s(self) -> float:
-        """When it ended, in seconds on the backend's clock; waits until it is done."""
-        return self._read()[1]
 
 
 class _Allocator:
@@ -428,14 +298,6 @@ def _allocator(cupy: Any) -> _Allocator:
     allocator = _Allocator(cupy, CupyBackend.name)
     cupy.cuda.set_allocator(allocator)
     return allocator
-
-
-def _hold(stream: Any, after: tuple[Ticket, ...]) -> None:
-    for ticket in after:
-        if isinstance(ticket, _EventTicket):
-            ticket.hold(stream)
-        else:
-            ticket.wait()  # done already, unless it is a stranger's
 
 
 def _whole_bytes(value: object) -> int | None:

@@ -403,7 +403,7 @@ def test_a_wrong_limit_changes_nothing(cuda: Cuda, patch: Any) -> None:
 
 def test_a_ticket_tells_its_times_on_the_backends_clock(device: Any) -> None:
     x, host = device.asarray(np.zeros(3, np.float32)), np.ones(3, np.float32)
-    opened_s = device._clock.anchor().at_s
+    opened_s = device._streams.clock.anchor().at_s
     first = device.h2d(host, x)
     second = device.run_on_device(lambda: np.add(x, x, out=x), after=(first,))
     assert opened_s <= first.start_s < first.stop_s <= second.start_s < second.stop_s
@@ -414,7 +414,7 @@ def test_a_ticket_tells_its_times_on_the_backends_clock(device: Any) -> None:
 def test_times_are_placed_by_an_anchor_that_is_at_most_a_second_old(
     cuda: Cuda, device: Any, patch: Any
 ) -> None:
-    clock = device._clock
+    clock = device._streams.clock
     before, now_s = clock.anchor(), device.now()
     assert clock.anchor() is before
     patch.setattr(clock, "_now", lambda: now_s + 2)  # the host's clock; the GPU's has not moved
@@ -428,7 +428,7 @@ def test_times_are_placed_by_an_anchor_that_is_at_most_a_second_old(
 def test_a_ticket_drops_its_events_when_its_times_are_read(cuda: Cuda, device: Any) -> None:
     x = device.asarray(np.zeros(3, np.float32))
     ticket = device.h2d(np.ones(3, np.float32), x)
-    start, stop = map(weakref.ref, ticket._events)
+    start, stop = map(weakref.ref, ticket._places)
     times = (ticket.start_s, ticket.stop_s)
     gc.collect()
     assert start() is stop() is None

@@ -157,9 +157,8 @@ def _torch(size: int, **options: Any) -> Peer:
 
 
 def _deepspeed(size: int) -> Peer:
-    from deepspeed.ops.adam import DeepSpeedCPUAdam
-
     import torch
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
 
     w = torch.zeros(size, requires_grad=True)
     w.grad = torch.from_numpy(_arrays(size)[0])

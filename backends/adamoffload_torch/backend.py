@@ -4,19 +4,29 @@ A tensor and its wrapper are one memory: `TorchBackend.wrap` and `TorchArray.ten
 What is written here is written for autograd as well: it raises a tensor's version, so that a
 backward pass that still needed the old numbers is refused.
 
-On the CPU everything runs at once, as on the ``numpy`` backend.
+On the CPU everything runs at once, as on the ``numpy`` backend. On an NVIDIA GPU, copies run beside
+computation, on streams of their own; what is computed stays on the caller's current stream.
 
 The module imports where PyTorch is not installed: ``unavailable`` then says what to install.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
 
-from adamoffload.device.backend import HostArray, ResidencyError, Ticket, backend_of
+from adamoffload.device.backend import (
+    DeviceMemoryError,
+    HostArray,
+    ResidencyError,
+    Ticket,
+    backend_of,
+)
 from adamoffload.device.library import LibraryArray, LibraryBackend
+from adamoffload_torch.link import CudaLink, HostLink
 
 __all__ = ["TorchArray", "TorchBackend"]
 
@@ -78,13 +88,18 @@ class TorchBackend(LibraryBackend):
 
     def __init__(self, device: Any = "cpu", memory_bytes: int | None = None) -> None:
         import torch
+
         from adamoffload_torch import functions
 
         self._torch = torch
         self.library_type = torch.Tensor
-        self.functions = functions.FUNCTIONS
         self.device = _found(torch, device)
+        on_cpu = self.device.type == "cpu"
+        self.functions = functions.ON_THE_CPU if on_cpu else functions.FUNCTIONS
         super().__init__(memory_bytes)
+        self._link: HostLink | CudaLink = HostLink(torch, self)
+        if self.device.type == "cuda":
+            self._link = CudaLink(torch, self, self.device)
 
     @classmethod
     def unavailable(cls) -> str:
@@ -126,49 +141,43 @@ class TorchBackend(LibraryBackend):
         return self._wrapped(tensor.detach())  # type: ignore[return-value]
 
     def synchronize(self) -> None:
-        """Block the host until everything issued to the device is done."""
-        if self.device.type == "mps":
-            self._torch.mps.synchronize()
+        """Block the host until everything issued to the device, on any stream, is done."""
+        self._link.synchronize()
 
-    # -- copies -----------------------------------------------------------------------------------
+    def run_on_device(
+        self, function: Callable[[], object], *, after: tuple[Ticket, ...] = ()
+    ) -> Ticket:
+        """Issue what `function` computes; on a GPU, to the caller's current stream.
+
+        Parameters
+        ----------
+        function : callable without arguments
+            Issues ``np.*`` operations on arrays of this device.
+        after : tuple of Ticket
+            What must be done before it starts.
+        """
+        return self._link.compute(function, after)
 
     def _d2h(self, source: Any, target: HostArray, after: tuple[Ticket, ...]) -> Ticket:
-        return self._run(lambda: self._down(source._array, target), after)
+        return self._link.down(source._array, target, after)
 
     def _h2d(self, source: HostArray, target: Any, after: tuple[Ticket, ...]) -> Ticket:
-        return self._run(lambda: self._up(source, target._array), after)
+        return self._link.up(source, target._array, after)
 
-    def _down(self, source: Any, target: HostArray) -> None:
-        if _is_dense(target):  # in all of PyTorch's threads, where NumPy has one
-            self._tensor_of(target).copy_(source)
-        else:
-            np.copyto(target, self._ndarray_of(source.cpu()))
-
-    def _up(self, source: HostArray, target: Any) -> None:
-        if not (_is_dense(source) and source.flags.writeable):
-            source = source.copy()  # a tensor has neither negative strides nor such a flag
-        target.copy_(self._tensor_of(source))
-
-    def _tensor_of(self, host: HostArray) -> Any:
-        """Return a host array as a tensor: the same memory."""
-        if host.dtype.name == "bfloat16":
-            return self._torch.from_numpy(host.view(np.int16)).view(self._torch.bfloat16)
-        return self._torch.from_numpy(host)
-
-    def _ndarray_of(self, tensor: Any) -> HostArray:
-        """Return a tensor on the CPU as a host array: the same memory."""
-        if tensor.dtype == self._torch.bfloat16:
-            found: HostArray = tensor.view(self._torch.int16).numpy().view(self._dtype(tensor))
-        else:
-            found = tensor.numpy()
-        return found
+    def _empty_pinned(self, size: int, dtype: np.dtype[Any]) -> HostArray:
+        return self._link.empty_pinned(size, dtype)
 
     # -- what `LibraryArray` asks for -------------------------------------------------------------
 
     def _new(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         from adamoffload_torch.types import torch_type
 
-        return self._torch.empty(shape, dtype=torch_type(dtype), device=self.device)
+        try:
+            return self._torch.empty(shape, dtype=torch_type(dtype), device=self.device)
+        except self._torch.OutOfMemoryError as error:
+            nbytes = math.prod(shape) * dtype.itemsize
+            free, total = self._torch.cuda.mem_get_info(self.device)
+            raise DeviceMemoryError(self.name, nbytes, total - free, total) from error
 
     def _dtype(self, array: Any) -> np.dtype[Any]:
         from adamoffload_torch.types import numpy_type
@@ -214,8 +223,9 @@ class TorchBackend(LibraryBackend):
     def _add_at(self, array: Any, index: Any, values: Any) -> None:
         places = self._places(index)
         places = places if isinstance(places, tuple) else (places,)
-        values = self._torch.as_tensor(values, dtype=array.dtype, device=array.device)
-        array.index_put_(places, values, accumulate=True)
+        if not isinstance(values, self._torch.Tensor):
+            values = array.new_tensor(values)
+        array.index_put_(places, values.to(array.dtype), accumulate=True)
 
     def _places(self, index: Any) -> Any:
         """Return an index as PyTorch takes it, to whom uint8 would be a mask."""
@@ -236,16 +246,15 @@ def _found(torch: Any, device: Any) -> Any:
     if found.type == "cuda":
         if not torch.cuda.is_available():
             raise RuntimeError("torch: PyTorch finds no GPU; check the driver with nvidia-smi")
-        found = torch.device("cuda", torch.cuda.current_device() if found.index is None else 0)
+        index = torch.cuda.current_device() if found.index is None else found.index
+        if index >= torch.cuda.device_count():
+            raise RuntimeError(f"torch: PyTorch finds {torch.cuda.device_count()} GPUs, no {found}")
+        found = torch.device("cuda", index)
     elif found.type == "mps" and not torch.backends.mps.is_available():
         raise RuntimeError("torch: PyTorch finds no Apple GPU here; use device='cpu'")
     elif found.type not in ("cpu", "mps"):
         raise ValueError(f"torch: device must be 'cpu', 'cuda' or 'mps', got {device!r}")
     return found
-
-
-def _is_dense(host: HostArray) -> bool:
-    return host.flags.c_contiguous and min(host.strides, default=0) >= 0
 
 
 def _elsewhere(tensor: Any, backend: TorchBackend) -> ResidencyError:

@@ -12,13 +12,13 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 import adamoffload as ao
-import torch
 from adamoffload_torch.backend import TorchBackend
 from adamoffload_torch.layout import Layout
 from adamoffload_torch.state import packed, unpacked
-from torch import Tensor
 
 __all__ = ["Offload"]
 

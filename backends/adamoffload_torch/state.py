@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-
 import torch
+
 from adamoffload_torch.layout import Layout
 
 __all__ = ["packed", "unpacked"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-
 import torch
 
 __all__ = ["CODES", "numpy_type", "torch_type"]

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 
-import adamoffload as ao
 import torch
-from adamoffload_torch import Offload
 from torch import nn
+
+import adamoffload as ao
+from adamoffload_torch import Offload
 
 
 def net() -> nn.Module:

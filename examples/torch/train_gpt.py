@@ -13,10 +13,11 @@ import argparse
 import io
 from pathlib import Path
 
-import adamoffload as ao
 import torch
-from adamoffload_torch import Offload
 from torch import Tensor, nn
+
+import adamoffload as ao
+from adamoffload_torch import Offload
 
 README = Path(__file__).parents[2] / "README.md"
 MICRO_STEPS = 2

@@ -12,10 +12,10 @@ from __future__ import annotations
 import argparse
 import tempfile
 
+import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
 import adamoffload as ao
-import torch
 from adamoffload_torch import Offload
 
 NUMBERS, LENGTH = 32, 16

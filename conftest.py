@@ -17,7 +17,8 @@ import adamoffload  # noqa: F401
 
 # The doctests of what needs an extra are collected where that is installed.
 collect_ignore = [] if find_spec("numba") else ["adamoffload/engine/fused.py"]
-collect_ignore += [] if find_spec("torch") else ["backends/adamoffload_torch"]
+for_torch = ["backends/adamoffload_torch", "tests/pytorch/fake_cuda.py"]
+collect_ignore += [] if find_spec("torch") else for_torch
 # A distribution of its own: `tests/backends/test_example_backend.py` installs and tests it.
 collect_ignore += ["tests/example_backend"]
 

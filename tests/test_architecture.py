@@ -43,6 +43,7 @@ TESTED_ELSEWHERE = {
 NOT_AT_IMPORT = (
     *("matplotlib", "ml_dtypes", "tqdm", "cupy", "torch", "numba", "pytest", "importlib.metadata"),
     *("adamoffload_cupy", "adamoffload_numpy", "adamoffload_sim", "adamoffload_torch"),
+    *("adamoffload_dpnp", "dpctl", "dpnp"),
 )
 
 

@@ -112,6 +112,16 @@ class Resident(NDArrayOperatorsMixin, metaclass=_Genuine):
             f"implicitly; call device.asnumpy(x)"
         )
 
+    def __dlpack__(self, **options: Any) -> Any:
+        """Hand the memory itself to who asks for it by DLPack, as ``torch.from_dlpack(x)`` does.
+
+        Nothing is copied; what is written there is written here.
+        """
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self._array.__dlpack_device__()
+
     def __format__(self, spec: str) -> str:
         if spec:
             raise ResidencyError(

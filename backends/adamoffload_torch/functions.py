@@ -113,7 +113,8 @@ def _cumprod(a: Tensor, axis: int | None = None) -> Tensor:
 
 
 def _sort(a: Tensor, axis: int | None = -1, **_: Any) -> Tensor:
-    return torch.sort(*_along(a, axis), stable=True).values
+    values, dim = _along(a, axis)
+    return torch.sort(values, dim=dim, stable=True).values
 
 
 def _argsort(a: Tensor, axis: int | None = -1, **_: Any) -> Tensor:

@@ -62,6 +62,14 @@ def test_copies_are_copies(device: ao.Backend) -> None:
     np.testing.assert_array_equal(device.asnumpy(x), [1, 1])
 
 
+def test_dlpack_hands_over_the_memory_itself(device: ao.Backend) -> None:
+    x = device.asarray(np.zeros(3, np.float32))
+    before = device.traffic()
+    np.from_dlpack(x)[1] = 5
+    assert device.traffic() == before
+    np.testing.assert_array_equal(device.asnumpy(x), [0, 5, 0])
+
+
 def test_lists_are_shapes_or_data(device: ao.Backend) -> None:
     x = device.asarray(np.ones(6, np.float32))
     assert np.reshape(x, [2, 3]).shape == (2, 3)

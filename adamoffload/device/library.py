@@ -51,7 +51,8 @@ class Allocation:
     def __init__(self, nbytes: int, pool: MemoryPool) -> None:
         self._nbytes = 0  # in case reserve raises: then nothing is released either
         self._pool = pool
-        pool.reserve(nbytes)
+        if nbytes:
+            pool.reserve(nbytes)
         self._nbytes = nbytes
 
     def __del__(self) -> None:

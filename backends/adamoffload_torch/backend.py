@@ -89,9 +89,10 @@ class TorchBackend(LibraryBackend):
     def __init__(self, device: Any = "cpu", memory_bytes: int | None = None) -> None:
         import torch
 
-        from adamoffload_torch import functions
+        from adamoffload_torch import functions, types
 
         self._torch = torch
+        self._numpy_type, self._torch_type = types.numpy_type, types.torch_type
         self.library_type = torch.Tensor
         self.device = _found(torch, device)
         on_cpu = self.device.type == "cpu"
@@ -170,19 +171,15 @@ class TorchBackend(LibraryBackend):
     # -- what `LibraryArray` asks for -------------------------------------------------------------
 
     def _new(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        from adamoffload_torch.types import torch_type
-
         try:
-            return self._torch.empty(shape, dtype=torch_type(dtype), device=self.device)
+            return self._torch.empty(shape, dtype=self._torch_type(dtype), device=self.device)
         except self._torch.OutOfMemoryError as error:
             nbytes = math.prod(shape) * dtype.itemsize
             free, total = self._torch.cuda.mem_get_info(self.device)
             raise DeviceMemoryError(self.name, nbytes, total - free, total) from error
 
     def _dtype(self, array: Any) -> np.dtype[Any]:
-        from adamoffload_torch.types import numpy_type
-
-        return numpy_type(array.dtype)
+        return self._numpy_type(array.dtype)
 
     def _strides(self, array: Any) -> tuple[int, ...]:
         return tuple([n * array.itemsize for n in array.stride()])
@@ -195,16 +192,12 @@ class TorchBackend(LibraryBackend):
         return bool(pointer) and bool(pointer == source.untyped_storage().data_ptr())
 
     def _cast(self, array: Any, dtype: np.dtype[Any]) -> Any:
-        from adamoffload_torch.types import torch_type
-
-        return array.to(torch_type(dtype))
+        return array.to(self._torch_type(dtype))
 
     def _scalar(self, value: Any, dtype: np.dtype[Any]) -> Any:
-        from adamoffload_torch.types import torch_type
-
         where = "mps" if self.device.type == "mps" else "cpu"  # CUDA takes numbers from the host
         number = value.item() if isinstance(value, np.generic) else value
-        return self._torch.tensor(number, dtype=torch_type(dtype), device=where)
+        return self._torch.tensor(number, dtype=self._torch_type(dtype), device=where)
 
     def _assign(self, target: Any, source: Any) -> None:
         self._set(target, ..., source)

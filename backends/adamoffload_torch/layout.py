@@ -47,7 +47,7 @@ class Layout:
 
     def packed(self, tensor: Any) -> Any:
         """Return a view of a tensor of the parameter's shape, with axes in this order."""
-        return tensor.permute(self.axes)
+        return tensor if self.axes == (*range(len(self.axes)),) else tensor.permute(self.axes)
 
     def unpacked(self, tensor: Any) -> Any:
         """Return the view of the parameter's shape of what `packed` returned."""

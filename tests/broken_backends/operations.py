@@ -156,6 +156,7 @@ _wrong(
     _rounding_sums,
 )
 _wrong(_HALVES, "np.sqrt of 16 bits returns 32", "np.sqrt of float16 returns float32", _widening)
+_wrong(
     "training_on_the_device_equals_the_numpy_backend",
     "np.sqrt is wrong in the last place",
     "after training differs from numpy's",

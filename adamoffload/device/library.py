@@ -423,8 +423,21 @@ def _is_same(x: LibraryArray, y: LibraryArray) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _loop(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> tuple[np.dtype[Any], ...]:
-    """Return the element types with which NumPy would compute, and that of the result."""
-    return ufunc.resolve_dtypes((*kinds, None))
+    """Return the element types with which NumPy would compute, and that of the result.
+
+    bfloat16 takes the part of float16, beside which it becomes float32.
+    """
+    brief = {kind for kind in kinds if _is_bfloat16(kind)}
+    if not brief:
+        return ufunc.resolve_dtypes((*kinds, None))
+    (bfloat16,), half = brief, np.dtype(np.float16)
+    part = np.dtype(np.float32) if half in kinds else half
+    found = ufunc.resolve_dtypes((*[part if kind in brief else kind for kind in kinds], None))
+    return tuple([bfloat16 if part == half == dtype else dtype for dtype in found])
+
+
+def _is_bfloat16(kind: Any) -> bool:
+    return isinstance(kind, np.dtype) and kind.type.__name__ == "bfloat16"
 
 
 def _span(x: LibraryArray) -> tuple[int, int]:

@@ -195,6 +195,18 @@ def test_numbers_of_numpy_choose_the_type(device: Any) -> None:
     assert (x * np.float64(2)).dtype == (x + device.asarray(I)).dtype == np.float64
 
 
+def test_bfloat16_takes_the_part_of_float16(device: Any) -> None:
+    half = torch.tensor([1.5, 2.0], dtype=torch.bfloat16)
+    pytest.importorskip("ml_dtypes", reason="NumPy has bfloat16 from ml_dtypes")
+    x, y, z = (device.wrap(half.to(kind)) for kind in (torch.bfloat16, torch.float16, torch.float))
+    assert (x + x).dtype == (x * 2.5).dtype == (x @ x).dtype == np.sqrt(x).dtype == x.dtype
+    assert (x + y).dtype == (x + z).dtype == (x * np.float32(2)).dtype == np.float32
+    assert (x > 1).dtype == bool
+    assert device.asnumpy(x * 2.5).tolist() == [3.75, 5.0]
+    device.h2d(device.asnumpy(x)[::-1], x).wait()
+    assert x.tensor.tolist() == [2.0, 1.5]
+
+
 def test_a_root_has_the_bits_that_numpys_has(device: Any) -> None:
     numbers = np.random.default_rng(0).random(10_000, np.float32)
     np.testing.assert_array_equal(

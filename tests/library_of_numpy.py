@@ -8,12 +8,28 @@ from typing import Any
 
 import numpy as np
 
+from adamoffload.device import half
 from adamoffload.device.backend import HostArray, Ticket
 from adamoffload.device.library import LibraryArray, LibraryBackend
 
 
 class Array(LibraryArray):
     __slots__ = ()
+
+
+SUMS = (
+    np.clip,
+    np.max,
+    np.min,
+    np.sum,
+    np.mean,
+    np.var,
+    np.std,
+    np.cumsum,
+    np.einsum,
+    np.dot,
+    np.linalg.norm,
+)
 
 
 class Table(dict[Any, Callable[..., Any]]):
@@ -26,7 +42,11 @@ class Table(dict[Any, Callable[..., Any]]):
 @cache
 def _computing(function: Any) -> Callable[..., Any]:
     def compute(*args: Any, **kwargs: Any) -> Any:
-        result = function(*args, **kwargs)
+        flat = [x for arg in args for x in (arg if isinstance(arg, list | tuple) else [arg])]
+        if half.any_half(flat) and (isinstance(function, np.ufunc) or function in SUMS):
+            result = half.compute(function, args, kwargs)
+        else:
+            result = function(*args, **kwargs)
         return np.asarray(result) if isinstance(result, np.generic | bool) else result
 
     return compute

@@ -218,8 +218,9 @@ class DpnpBackend(LibraryBackend):
     def _cast(self, array: Any, dtype: np.dtype[Any]) -> Any:
         return array.astype(dtype)
 
-    def _scalar(self, value: Any, dtype: np.dtype[Any]) -> Any:  # noqa: ARG002
-        return value.item() if isinstance(value, np.generic) else value
+    def _scalar(self, value: Any, dtype: np.dtype[Any]) -> Any:
+        # dpnp brings a number to the device by a copy that the host waits for; this is a kernel.
+        return self._dpnp.full((), value, dtype=dtype, sycl_queue=self._compute.queue)
 
     def _assign(self, target: Any, source: Any) -> None:
         self._set(target, ..., source)

@@ -53,7 +53,8 @@ class GPT(nn.Module):
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, letters, bias=False)
         self.head.weight = self.letters.weight
-        nn.init.normal_(self.letters.weight, std=0.02)
+        for table in (self.letters, self.places):
+            nn.init.normal_(table.weight, std=0.02)
 
     def forward(self, text: Tensor) -> Tensor:
         """Take letters, shape (batch, length), and return the logits of those that follow."""

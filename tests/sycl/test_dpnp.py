@@ -43,14 +43,14 @@ def test_work_is_issued_long_before_it_is_done(device: Any) -> None:
     device.synchronize()  # compiled
 
     def add() -> None:
-        for _ in range(20):
+        for _ in range(50):
             np.add(x, 1, out=x)
 
-    tickets = [device.run_on_device(add) for _ in range(3)]
+    tickets = [device.run_on_device(add) for _ in range(4)]
     assert not tickets[-1].done
     tickets[-1].wait()
     assert all(ticket.done for ticket in tickets)
-    assert (device.asnumpy(x) == 62).all()
+    assert (device.asnumpy(x) == 202).all()
 
 
 def train(device: Any, **options: Any) -> list[bytes]:
@@ -95,15 +95,17 @@ class ComputesTooEarly(DpnpBackend):
 
 
 def copied_after_work(device: Any) -> bool:
-    """Whether a copy down brings what an addition, behind a copy up, has made of its source."""
-    ones, back = np.ones(1 << 24, np.float32), device.empty_pinned(1 << 24)
-    x = device.zeros(ones.size)
-    device.synchronize()
-    copied = device.h2d(ones, x)
-    work = device.run_on_device(lambda: np.add(x, 1, out=x), after=(copied,))
+    """Whether a copy down brings what 50 additions, which it comes after, have made."""
+    x, back = device.zeros(1 << 22), device.empty_pinned(1 << 22)
+
+    def add() -> None:
+        for _ in range(50):
+            np.add(x, 1, out=x)
+
+    work = device.run_on_device(add)
     device.d2h(x, back, after=(work,)).wait()
     work.wait()
-    return bool((back == 2).all())
+    return bool((back == 50).all())
 
 
 def computed_after_copy(device: Any) -> bool:

@@ -9,6 +9,7 @@ it is made, that whoever issued it has kept both tensors alive.
 
 from __future__ import annotations
 
+import threading
 import types
 import weakref
 from contextlib import nullcontext
@@ -151,6 +152,22 @@ def _write_all(targets: Any, sources: Any) -> None:
             _write_all(target, source)
 
 
+class CurrentStreams(threading.local):
+    """The streams that a thread has made its current ones, the last on top: as CUDA, for each."""
+
+    def __init__(self, null: Stream) -> None:
+        self._streams = [null]
+
+    def __getitem__(self, place: int) -> Stream:
+        return self._streams[place]
+
+    def append(self, stream: Stream) -> None:
+        self._streams.append(stream)
+
+    def pop(self) -> Stream:
+        return self._streams.pop()
+
+
 class TorchEvent(Event):
     """``torch.cuda.Event``."""
 
@@ -163,6 +180,7 @@ class TorchEvent(Event):
 
 def device(cuda: Cuda, memory_bytes: int | None = None) -> Any:
     """Return the torch backend on a stand-in GPU."""
+    cuda.current = CurrentStreams(cuda.null)  # type: ignore[assignment]
     late: type[Late] = type("Late", (Late,), {"cuda": cuda})
 
     def synchronize(_: Any) -> None:

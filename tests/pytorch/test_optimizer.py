@@ -484,7 +484,7 @@ def test_what_cannot_be_is_refused_in_a_sentence() -> None:
         Offload([parameter()], ao.rules.AdamW(ao.CosineDecayLR(0.0, 0.1, 5)))
     with pytest.raises(ValueError, match="all parameters must be on one device"):
         Offload([parameter(), parameter(device="meta")], RULE).core  # noqa: B018
-    with pytest.raises(TypeError, match="'0' must be float32, got complex64"):
+    with pytest.raises(TypeError, match=r"'0' must be float32.*, got complex64"):
         Offload([parameter(dtype=torch.complex64)], RULE).core  # noqa: B018
     with pytest.raises(ValueError, match="no parameter needs a gradient"):
         Offload([torch.zeros(3)], RULE).core  # noqa: B018

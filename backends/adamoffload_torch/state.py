@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from adamoffload_torch.layout import Layout
+from adamoffload_torch.link import ndarray_of, tensor_of
+from adamoffload_torch.types import numpy_type
 
 __all__ = ["packed", "unpacked"]
 
@@ -17,7 +19,7 @@ def packed(
     arrays: Mapping[str, np.ndarray[Any, Any]], layout: Layout, steps: int
 ) -> dict[str, Any]:
     """Return host arrays by slot as tensors of the parameter's shape, and the number of updates."""
-    tensors = {kind: layout.unpacked(torch.from_numpy(array)) for kind, array in arrays.items()}
+    tensors = {kind: layout.unpacked(tensor_of(torch, x)) for kind, x in arrays.items()}
     return {"step": steps, **tensors}
 
 
@@ -37,8 +39,8 @@ def unpacked(
             f"load_state_dict: the state of {name!r} lacks {', '.join(map(repr, missing))}; it is "
             f"of another rule, or of another optimizer"
         )
+    here = {kind: layout.packed(state[kind].detach().cpu()) for kind in kinds if kind in state}
     return {
-        kind: np.ascontiguousarray(layout.packed(state[kind].detach().to("cpu", torch.float32)))
-        for kind in kinds
-        if kind in state
+        kind: np.ascontiguousarray(ndarray_of(torch, tensor, numpy_type(tensor.dtype)))
+        for kind, tensor in here.items()
     }

@@ -14,6 +14,8 @@ import adamoffload as ao
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'adamoffload[torch]'")
 from adamoffload_torch import Offload  # noqa: E402
+from adamoffload_torch.layout import Layout  # noqa: E402
+from adamoffload_torch.state import packed, unpacked  # noqa: E402
 
 from train_gpt import GPT  # noqa: E402
 
@@ -431,6 +433,17 @@ def test_a_run_goes_on_from_its_state_bitwise(strategy: str, during_backward: bo
     steps(right, resumed, range(4, 7))
     assert equal(left, right)
     assert saved(resumed)["state"][0]["step"] == 7
+
+
+def test_a_slot_keeps_its_type_and_its_order_of_axes() -> None:
+    pytest.importorskip("ml_dtypes", reason="NumPy has bfloat16 from ml_dtypes")
+    weight = torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    layout = Layout.of("w", weight)
+    m = torch.randn(2, 3, 4, 4).to(torch.bfloat16)
+    arrays = unpacked({"step": 3, "m": m}, ["m", "master"], layout, "w")
+    assert arrays["m"].shape == (2, 4, 4, 3)
+    assert arrays["m"].dtype.name == "bfloat16"
+    assert torch.equal(packed(arrays, layout, 3)["m"], m)
 
 
 def test_the_state_knows_who_was_updated_how_often() -> None:

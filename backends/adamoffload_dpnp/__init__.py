@@ -309,12 +309,33 @@ def _functions(dpnp: Any) -> dict[Any, Callable[..., Any]]:
     """Return dpnp's functions by NumPy's, whose parameters they have."""
     table = {getattr(np, name): getattr(dpnp, name) for name in _NAMES if hasattr(dpnp, name)}
     table[np.linalg.norm] = dpnp.linalg.norm
+    for function in (np.matmul, np.dot, np.einsum, np.tensordot):
+        table[function] = _in_float32(dpnp, table[function])
     table[np.concatenate] = lambda arrays, axis=0, out=None: dpnp.concatenate(
         arrays, axis=axis, out=out
     )
     table[np.tril] = lambda m, k=0: dpnp.tril(m, k=k)
     table[np.triu] = lambda m, k=0: dpnp.triu(m, k=k)
     return table
+
+
+def _in_float32(dpnp: Any, product: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a product of float16 be one of float32, rounded once: dpnp has none of float16."""
+
+    def is_half(x: Any) -> bool:
+        return isinstance(x, dpnp.ndarray) and x.dtype == np.float16
+
+    def compute(*operands: Any, **options: Any) -> Any:
+        if not any(map(is_half, operands)):
+            return product(*operands, **options)
+        wide = [x.astype(np.float32) if is_half(x) else x for x in operands]
+        out, result = options.pop("out", None), product(*wide, **options).astype(np.float16)
+        if out is None:
+            return result
+        out[...] = result
+        return out
+
+    return compute
 
 
 def _exact_root(dpnp: Any) -> Callable[..., Any]:

@@ -309,7 +309,8 @@ def _functions(dpnp: Any) -> dict[Any, Callable[..., Any]]:
     """Return dpnp's functions by NumPy's, whose parameters they have."""
     table = {getattr(np, name): getattr(dpnp, name) for name in _NAMES if hasattr(dpnp, name)}
     table[np.linalg.norm] = dpnp.linalg.norm
-    for function in (np.matmul, np.dot, np.einsum, np.tensordot):
+    sums = (np.sum, np.mean, np.var, np.std, np.cumsum)
+    for function in (np.matmul, np.dot, np.einsum, np.tensordot, *sums):
         table[function] = _in_float32(dpnp, table[function])
     table[np.concatenate] = lambda arrays, axis=0, out=None: dpnp.concatenate(
         arrays, axis=axis, out=out
@@ -320,13 +321,13 @@ def _functions(dpnp: Any) -> dict[Any, Callable[..., Any]]:
 
 
 def _in_float32(dpnp: Any, product: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a product of float16 be one of float32, rounded once: dpnp has none of float16."""
+    """Let a product or a sum of float16 be one of float32, rounded once, as hardware does it."""
 
     def is_half(x: Any) -> bool:
         return isinstance(x, dpnp.ndarray) and x.dtype == np.float16
 
     def compute(*operands: Any, **options: Any) -> Any:
-        if not any(map(is_half, operands)):
+        if options.get("dtype") is not None or not any(map(is_half, operands)):
             return product(*operands, **options)
         wide = [x.astype(np.float32) if is_half(x) else x for x in operands]
         out, result = options.pop("out", None), product(*wide, **options).astype(np.float16)

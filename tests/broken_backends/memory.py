@@ -61,7 +61,7 @@ class CountsEmptyArrays(Pooled):
 @broken(
     _RESULTS,
     "memory_is_counted_to_the_byte",
-    "arrays of eight bytes an element are counted as if of four",
+    "arrays of eight bytes per element are counted as if of four",
     "memory() counts 4 bytes for 8",
 )
 class CountsHalf(PlainBackend):

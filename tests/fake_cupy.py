@@ -412,6 +412,9 @@ class Array(NDArrayOperatorsMixin):
         offset = array.__array_interface__["data"][0] - self._array.__array_interface__["data"][0]
         return type(self)(array, Pointer(self.data.ptr + offset, self.data._stream, self.data))
 
+    def view(self, dtype: Any) -> Array:
+        return self._viewed(self._array.view(dtype))
+
     def _compute(self, function: Any, args: Any, kwargs: Any, out: Array | None) -> Array:
         with np.errstate(all="ignore"):
             like = np.asarray(function(*mapped(args, stand_in), **mapped(kwargs, stand_in)))

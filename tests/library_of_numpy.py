@@ -83,6 +83,9 @@ class LibraryOfNumpy(LibraryBackend):
     def _cast(self, array: Any, dtype: np.dtype[Any]) -> Any:
         return array.astype(dtype)
 
+    def _view(self, array: Any, dtype: np.dtype[Any]) -> Any:
+        return array.view(dtype)
+
     def _scalar(self, value: Any, dtype: np.dtype[Any]) -> Any:
         return np.asarray(value, dtype)
 

@@ -136,6 +136,10 @@ class LibraryBackend(Backend):
         """Return the array in another element type."""
 
     @abstractmethod
+    def _view(self, array: Any, dtype: np.dtype[Any]) -> Any:
+        """Return the same memory as elements of another type of the same size."""
+
+    @abstractmethod
     def _scalar(self, value: Any, dtype: np.dtype[Any]) -> Any:
         """Return a number as an operand of a ufunc."""
 
@@ -357,6 +361,19 @@ class LibraryArray(Resident):
     def reshape(self, *shape: Any) -> Any:
         """Return the elements in another shape: a view, or a copy if the layout demands one."""
         return np.reshape(self, shape[0] if len(shape) == 1 else shape)
+
+    def view(self, dtype: Any) -> Any:
+        """Return the same bytes as elements of another type of the same size: a view.
+
+        Raises
+        ------
+        TypeError
+            If the size differs, or the library has no such elements.
+        """
+        device, kind = self._device, np.dtype(dtype)
+        if kind.itemsize != self.itemsize:
+            raise TypeError(f"view: {kind} takes other bytes than {self.dtype}")
+        return device.array_type(device._view(self._array, kind), device, self._allocation)
 
     def transpose(self, *axes: Any) -> Any:
         """Return the view with its axes reversed, or in the given order."""

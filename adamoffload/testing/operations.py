@@ -300,6 +300,7 @@ _VIEWS: dict[str, Callable[[Any], Any]] = {
     "x.reshape(-1)": lambda x: x.reshape(-1),
     "a slice of x.reshape(-1)": lambda x: x.reshape(-1)[5:9],
     "x.T": lambda x: x.T,
+    "x.view(np.int32)": lambda x: x.view(np.int32),
 }
 
 

@@ -218,6 +218,9 @@ class DpnpBackend(LibraryBackend):
     def _cast(self, array: Any, dtype: np.dtype[Any]) -> Any:
         return array.astype(dtype)
 
+    def _view(self, array: Any, dtype: np.dtype[Any]) -> Any:
+        return array.view(dtype)
+
     def _scalar(self, value: Any, dtype: np.dtype[Any]) -> Any:
         # dpnp brings a number to the device by a copy that the host waits for; this is a kernel.
         return self._dpnp.full((), value, dtype=dtype, sycl_queue=self._compute.queue)

@@ -194,6 +194,9 @@ class TorchBackend(LibraryBackend):
     def _cast(self, array: Any, dtype: np.dtype[Any]) -> Any:
         return array.to(self._torch_type(dtype))
 
+    def _view(self, array: Any, dtype: np.dtype[Any]) -> Any:
+        return array.view(self._torch_type(dtype))
+
     def _scalar(self, value: Any, dtype: np.dtype[Any]) -> Any:
         where = "mps" if self.device.type == "mps" else "cpu"  # CUDA takes numbers from the host
         number = value.item() if isinstance(value, np.generic) else value

@@ -130,3 +130,14 @@ def test_memory_of_others_is_wrapped_without_being_counted(device: LibraryOfNump
     assert np.may_share_memory(x[1:], x)
     assert not np.may_share_memory(x[1:], x[:1])
     np.testing.assert_array_equal(np.from_dlpack(x), host)
+
+
+def test_bytes_seen_as_another_type_are_counted_once(device: LibraryOfNumpy) -> None:
+    x = put(device, 1.0, -2.0)
+    bits = x.view(np.int32)
+    assert device.memory().used == 8
+    assert not bits.flags.owndata
+    bits &= 0x7FFFFFFF
+    assert device.asnumpy(x).tolist() == [1, 2]
+    with pytest.raises(TypeError, match="view: int64 takes other bytes than float32"):
+        x.view(np.int64)

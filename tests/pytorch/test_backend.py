@@ -218,3 +218,15 @@ def test_the_table_has_each_function_that_has_a_derivative() -> None:
     from adamoffload.autodiff.derivatives import DERIVATIVES, erf
 
     assert not {f for f in DERIVATIVES if f is not erf} - {*ON_THE_CPU}
+
+
+def test_bytes_seen_as_another_type_are_one_memory() -> None:
+    device = ao.get_backend("torch", device="cpu")
+    x: Any = device.asarray(np.ones((2, 3), np.float32))
+    bits = x[:, 1:].view(np.int32)
+    bits += 1
+    assert device.asnumpy(x)[1].tolist() == [1, *[float(np.nextafter(np.float32(1), 2))] * 2]
+    with pytest.raises(TypeError, match="view: int64 takes other bytes than float32"):
+        x.view(np.int64)
+    with pytest.raises(TypeError, match="no tensors of uint32"):
+        x.view(np.uint32)

@@ -3,8 +3,8 @@
 The generator is *triple32* [1]_, a 32-bit hash of three multiplications, of the element's index. A
 64-bit key enters in two halves, one added to the index and one between the first two
 multiplications: streams of two keys are then not one stream, shifted. There is no state, so the
-bits do not depend on threads, blocks, engines or devices; 64-bit integers are enough to compute
-them, where a library has no unsigned 32-bit ones.
+bits do not depend on threads, blocks, engines or devices; where a library has no unsigned 32-bit
+integers, signed ones compute the same.
 
 References
 ----------
@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from adamoffload.device.backend import Array
+
 __all__ = ["Stream", "random_bits"]
 
 _WORD = 0xFFFFFFFF
 _START = (0x9E3779B9, 0x243F6A88)  # digits of the golden ratio, and of pi
-
-UInt32 = np.ndarray[Any, np.dtype[np.uint32]]
 
 
 class Stream(NamedTuple):
@@ -58,7 +58,7 @@ class Stream(NamedTuple):
         return first, second
 
 
-def random_bits(stream: Stream, start: int, places: UInt32, out: UInt32, spare: UInt32) -> None:
+def random_bits(stream: Stream, start: int, places: Array, out: Array, spare: Array) -> None:
     """Fill `out` with 16 random bits for each of the elements from flat index `start` on.
 
     Parameters
@@ -67,9 +67,9 @@ def random_bits(stream: Stream, start: int, places: UInt32, out: UInt32, spare: 
         Whose bits.
     start : int
         Flat index in the parameter of the first element.
-    places : ndarray, shape (n,), uint32
+    places : array, shape (n,), uint32 or int32
         0, 1, 2, ...
-    out, spare : ndarray, shape (n,), uint32
+    out, spare : array, shape (n,), of the same type
         Where to, 0 to 65,535; and as much to compute in.
 
     Examples
@@ -86,19 +86,33 @@ def random_bits(stream: Stream, start: int, places: UInt32, out: UInt32, spare: 
         random_bits(stream, start + left, places[: places.size - left], out[here], spare[here])
         return
     first, second = stream.key(start)
-    np.add(places, np.uint32((start & _WORD) + first & _WORD), out=out)
-    _hash(out, spare, 17, 0xED5AD4BB)
-    np.bitwise_xor(out, np.right_shift(out, 11, out=spare), out=out)
-    np.add(out, np.uint32(second), out=out)
-    np.multiply(out, np.uint32(0xAC4C1B51), out=out)
-    _hash(out, spare, 15, 0x31848BAB)
-    np.bitwise_xor(out, np.right_shift(out, 14, out=spare), out=out)
-    np.right_shift(out, 16, out=out)
+    np.add(places, _word((start & _WORD) + first & _WORD, out), out=out)
+    _mix(out, spare, 17)
+    np.multiply(out, _word(0xED5AD4BB, out), out=out)
+    _mix(out, spare, 11)
+    np.add(out, _word(second, out), out=out)
+    np.multiply(out, _word(0xAC4C1B51, out), out=out)
+    _mix(out, spare, 15)
+    np.multiply(out, _word(0x31848BAB, out), out=out)
+    _mix(out, spare, 14)
+    _shift(out, 16, out)
 
 
-def _hash(x: UInt32, spare: UInt32, shift: int, factor: int) -> None:
-    np.bitwise_xor(x, np.right_shift(x, shift, out=spare), out=x)
-    np.multiply(x, np.uint32(factor), out=x)
+def _mix(x: Array, spare: Array, shift: int) -> None:
+    _shift(x, shift, spare)
+    np.bitwise_xor(x, spare, out=x)
+
+
+def _shift(x: Array, shift: int, out: Array) -> None:
+    np.right_shift(x, shift, out=out)
+    if out.dtype == np.int32:  # shifted in were copies of the sign
+        np.bitwise_and(out, _WORD >> shift, out=out)
+
+
+def _word(bits: int, like: Array) -> np.integer[Any]:
+    """Return 32 bits as a number of the array's type."""
+    word: np.integer[Any] = np.uint32(bits).view(like.dtype)
+    return word
 
 
 def _triple32(x: int) -> int:

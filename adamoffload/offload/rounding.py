@@ -17,7 +17,7 @@ from adamoffload.engine.random_bits import Stream, random_bits
 
 __all__ = ["move_16_bits"]
 
-_NAN = 0x7FC0  # of bfloat16
+_SIGN, _NAN = -0x8000, 0x7FC0  # of bfloat16, in an int32: also the bits above its sign
 
 
 def move_16_bits(
@@ -45,7 +45,7 @@ def move_16_bits(
         What the weights lack, which compensated summation adds the next time.
     bits : tuple, optional
         For stochastic rounding: whose random bits, the flat index of the first element, and three
-        arrays, uint32: 0, 1, 2, ... and two to compute in.
+        arrays, int32: 0, 1, 2, ... and two to compute in.
     """
     old = scratch[0]
     np.copyto(old, w)
@@ -76,14 +76,20 @@ def move_16_bits(
 def _stochastic(
     source: Array, target: Array, stream: Stream, start: int, arrays: Sequence[Array]
 ) -> None:
-    """Round as `adamoffload.engine.casts.stochastic` does, without looking at values."""
+    """Round as `adamoffload.engine.casts.stochastic` does, without looking at values.
+
+    In signed integers, since PyTorch computes with no others.
+    """
     places, rounded, spare = arrays
     random_bits(stream, start, places, rounded, spare)
-    np.add(source.view(np.uint32), rounded, out=rounded)
+    np.equal(source, source, out=spare)
+    np.negative(spare, out=spare)  # all bits; none for a NaN,
+    np.bitwise_and(rounded, spare, out=rounded)  # to which nothing is added,
+    np.add(source.view(np.int32), rounded, out=rounded)
     np.right_shift(rounded, 16, out=rounded)
-    np.equal(source, source, out=spare)  # 0 for a NaN, which must stay one
-    np.multiply(rounded, spare, out=rounded)
-    np.subtract(1, spare, out=spare)
-    np.multiply(spare, _NAN, out=spare)
-    np.add(rounded, spare, out=rounded)
-    np.copyto(target.view(np.uint16), rounded, casting="unsafe")
+    np.bitwise_or(spare, _SIGN, out=spare)
+    np.bitwise_and(rounded, spare, out=rounded)  # which keeps its sign,
+    np.invert(spare, out=spare)
+    np.bitwise_and(spare, _NAN, out=spare)
+    np.bitwise_or(rounded, spare, out=rounded)  # and becomes the canonical one
+    np.copyto(target.view(np.int16), rounded, casting="unsafe")

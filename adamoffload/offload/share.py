@@ -139,7 +139,7 @@ class Share:
         self.slots = [self._slot(hops) for _ in range(count)]
         self.places: list[Array] = []
         if strategy.rounding == "stochastic":
-            first = backend.asarray(np.arange(self.chunk_size, dtype=np.uint32))
+            first = backend.asarray(np.arange(self.chunk_size, dtype=np.int32))
             more = [backend._empty((self.chunk_size,), first.dtype) for _ in range(2)]
             self.places = [first, *more]
         self.ring = dict.fromkeys(("device", "host"), 0)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import adamoffload as ao
-from adamoffload.engine.casts import scratch, stochastic
-from adamoffload.engine.random_bits import Stream
 
 import plain_16bits
+from library_of_numpy import LibraryOfNumpy
+from rounding import rounds_as_the_host_does
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 RULES = [
@@ -63,19 +63,9 @@ def test_another_seed_rounds_otherwise() -> None:
     assert not np.array_equal(one[0], two[0])
 
 
-def test_the_device_rounds_as_the_host_does_and_keeps_nan() -> None:
-    from adamoffload.offload.rounding import move_16_bits
-
-    device, rng = ao.get_backend("numpy"), np.random.default_rng(0)
-    x = np.concatenate(
-        [rng.standard_normal(500), [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, 3e38]]
-    )
-    x = x.astype(np.float32)
-    w, delta = device.zeros(x.size, BFLOAT16), device.asarray(x)
-    places = [device.asarray(np.arange(x.size, dtype=np.uint32))]
-    places += [device.zeros(x.size, np.uint32) for _ in range(2)]
-    stream = Stream(1, 2, 3)
-    move_16_bits(w, delta, np.float32(1), [device.zeros(x.size)], bits=(stream, 5, places))
-    host = np.empty(x.size, BFLOAT16)
-    stochastic(x, host, scratch(x.size), stream, 5)
-    np.testing.assert_array_equal(device.asnumpy(w), host)
+@pytest.mark.parametrize(
+    "device", [ao.get_backend("numpy"), LibraryOfNumpy()], ids=lambda d: d.name
+)
+def test_the_device_rounds_as_the_host_does(device: ao.Backend) -> None:
+    for start in (5, 2**32 - 100):  # there, the bits come from two keys
+        rounds_as_the_host_does(device, start)

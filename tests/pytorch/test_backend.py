@@ -8,11 +8,14 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import adamoffload as ao
 from adamoffload.testing import BackendContract, NewDevice
+
+from rounding import rounds_as_the_host_does
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'adamoffload[torch]'")
 
@@ -218,6 +221,27 @@ def test_the_table_has_each_function_that_has_a_derivative() -> None:
     from adamoffload.autodiff.derivatives import DERIVATIVES, erf
 
     assert not {f for f in DERIVATIVES if f is not erf} - {*ON_THE_CPU}
+
+
+@pytest.mark.parametrize("start", [5, 2**32 - 100])  # there, the bits come from two keys
+def test_stochastic_rounding_has_the_bits_of_the_host(start: int) -> None:
+    rounds_as_the_host_does(ao.get_backend("torch", device="cpu"), start)
+
+
+def test_a_run_with_stochastic_rounding_is_that_of_numpy() -> None:
+    def trained(backend: str) -> Any:
+        device, rng = ao.get_backend(backend), np.random.default_rng(0)
+        values = rng.standard_normal(1000).astype(ml_dtypes.bfloat16)
+        p = ao.Parameter(device.asarray(values), "w")
+        optimizer: Any = ao.Optimizer(
+            [p], ao.rules.AdamW(0.01), strategy="bf16-stochastic", chunk_bytes=512, seed=3
+        )
+        for _ in range(3):
+            gradient = rng.standard_normal(1000).astype(ml_dtypes.bfloat16)
+            optimizer([device.asarray(gradient)])
+        return device.asnumpy(p.data).view(np.uint16)
+
+    np.testing.assert_array_equal(trained("torch"), trained("numpy"))
 
 
 def test_bytes_seen_as_another_type_are_one_memory() -> None:

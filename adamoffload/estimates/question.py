@@ -122,8 +122,8 @@ def ask(
         accumulate = math.ceil(tokens / cards / MICRO_TOKENS)
     if integer("estimate", "accumulate", accumulate, at_least=1) > tokens:
         raise ValueError(
-            f"estimate: accumulate must be at most tokens_per_step, {tokens}, since a micro-step has "
-            f"a token at least, got {describe(accumulate)}"
+            f"estimate: accumulate must be at most tokens_per_step, {tokens}, since a micro-step "
+            f"has a token at least, got {describe(accumulate)}"
         )
     if integer("estimate", "zero_stage", others["zero_stage"], at_least=1) > 3:
         raise ValueError(

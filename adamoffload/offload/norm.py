@@ -65,7 +65,8 @@ class GlobalNorm:
 
     def __init__(self, backend: Backend, count: int) -> None:
         self._backend = backend
-        self._count, self._host = count, np.empty(0)  # until it is wanted
+        self._count = count
+        self._host: HostArray = np.empty(0)  # until it is wanted
         self.last = math.nan
 
     def of(self, gradient: Array) -> Array:

@@ -46,12 +46,14 @@ class StrategiesTable(Directive):
     def run(self) -> list[nodes.Node]:
         rule, rows = Adam(), []
         for name, strategy in strategies.items():
-            homes = strategy.homes(rule)
-            moved = strategy.bytes_per_parameter(rule, "float32")
+            weights = strategy.usual_weights
+            homes = strategy.homes(rule, weights)
+            moved = strategy.bytes_per_parameter(rule, weights)
             lives = [f"{sum(things.values()) or '–'}" for things in homes.values()]
             master = strategy.master or "–"
             places = [strategy.state, master, strategy.arithmetic]
-            rows.append((name, *places, *lives, *(f"{n or '–'}" for n in moved.values())))
+            label = f"{name}, {weights}" if weights != "float32" else name
+            rows.append((label, *places, *lives, *(f"{n or '–'}" for n in moved.values())))
         heads = ("Strategy", "State", "Master", "Arithmetic", *("Device", "Host", "Disk"))
         return [table((*heads, "Down", "Up", "Read", "Write"), (5, *[2] * 10), rows)]
 

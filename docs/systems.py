@@ -12,7 +12,6 @@ import tomllib
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
@@ -88,8 +87,7 @@ def shown(cell: str) -> str:
 def counted(strategy: str, weights: str, k: int) -> tuple[float, float]:
     """Run one step of k micro-steps; return the bytes per parameter, down and up, in the ledger."""
     device, ledger = ao.get_backend("numpy"), ao.Ledger()
-    zeros = np.zeros(N, np.dtype(weights))
-    w = ao.Parameter(device.asarray(zeros), name="w")
+    w = ao.Parameter(device.zeros(N, weights), name="w")
     with tempfile.TemporaryDirectory() as folder:
         optimizer = ao.Optimizer(
             [w],
@@ -100,8 +98,8 @@ def counted(strategy: str, weights: str, k: int) -> tuple[float, float]:
             directory=folder if strategy == "disk" else None,
         )
         for _ in range(k):
-            optimizer([device.asarray(zeros)])
-    return ledger.bytes("d2h") / N, ledger.bytes("h2d") / N
+            optimizer([device.zeros(N, weights)])
+    return ledger.bytes("d2h", step=1) / N, ledger.bytes("h2d", step=1) / N
 
 
 def known(system: System) -> str:

@@ -1,9 +1,9 @@
 """``adamoffload demo``: a network on a device too small for Adam.
 
 The device holds the parameters, the gradients and the activations of a classifier of handwritten
-digits, but not Adam's two moments as well. The demo predicts, to the byte, where training with the
-moments on the device must fail; lets it fail there; then trains with `AdamOffload`, and draws what
-happened.
+digits, but not Adam's two moments as well. The demo predicts, to the byte, where training with
+Adam's state on the device must fail; lets it fail there; then trains with Adam on the host, and
+draws what happened. Parameters in bfloat16 have float32 master weights, on the host too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from adamoffload.autodiff.data import Digits, batches, load_digits
 from adamoffload.autodiff.functions import softmax_cross_entropy
 from adamoffload.cli.results import prepare, save_figure, save_json, writing
 from adamoffload.cli.text import UsageError
+from adamoffload.plan.formats import each
 
 __all__ = [
     "BATCH",
@@ -38,13 +39,25 @@ LAYERS = (64, 512, 512, 10)
 BATCH = 64
 CHUNK_BYTES = 128 << 10
 LEARNING_RATE = 1e-3
+RULE = ao.rules.Adam(learning_rate=LEARNING_RATE)
+OFFLOADED = {"float32": "adam-offload", "bfloat16": "zero-offload"}
+"""By the type of the weights, the strategy that keeps Adam's state on the host."""
 TARGET_ACCURACY = 0.97
+
+Weights = Literal["float32", "bfloat16"]
 
 _Failure = tuple[str, int, int]
 """A refused allocation: what it was for, its bytes, and the bytes in use before."""
 
 
-def run(output: Path, epochs: int, seed: int, backend: str, memory_bytes: int) -> int:
+def run(
+    output: Path,
+    epochs: int,
+    seed: int,
+    backend: str,
+    memory_bytes: int,
+    weights: Weights = "float32",
+) -> int:
     """Run the demo; return 0, or 1 if it did not find what it promises.
 
     Parameters
@@ -57,6 +70,8 @@ def run(output: Path, epochs: int, seed: int, backend: str, memory_bytes: int) -
         Name of the backend whose device is trained on.
     memory_bytes : int
         Memory of that device.
+    weights : str
+        Type of the parameters, the gradients and the activations: ``"float32"`` or ``"bfloat16"``.
 
     Raises
     ------
@@ -70,14 +85,15 @@ def run(output: Path, epochs: int, seed: int, backend: str, memory_bytes: int) -
     digits = load_digits()
     size = sum(size for _, size in _shapes())
     print(
-        f"A network {'-'.join(map(str, LAYERS))} for handwritten digits: {size:,} parameters.\n"
+        f"A network {'-'.join(map(str, LAYERS))} for handwritten digits: {size:,} parameters in "
+        f"{weights}.\n"
         f"A device with {memory_bytes:,} bytes of memory.\n"
     )
-    _print_needs(memory_bytes)
+    _print_needs(memory_bytes, weights)
     try:
-        as_predicted = _show_resident(device, digits, seed, memory_bytes)
+        as_predicted = _show_resident(device, digits, seed, memory_bytes, weights)
         result = _train_offloaded(
-            new_device(backend, memory_bytes=memory_bytes), digits, epochs, seed
+            new_device(backend, memory_bytes=memory_bytes), digits, epochs, seed, weights
         )
     except ao.DeviceMemoryError as error:
         raise too_little(error, memory_bytes) from None
@@ -114,7 +130,9 @@ def _shapes() -> Iterator[tuple[tuple[int, ...], int]]:
         yield (outputs,), outputs
 
 
-def new_parameters(device: ao.Backend, seed: int) -> list[ao.Parameter]:
+def new_parameters(
+    device: ao.Backend, seed: int, weights: Weights = "float32"
+) -> list[ao.Parameter]:
     """Return the network's parameters, drawn at random."""
     rng = np.random.default_rng(seed)
     parameters = []
@@ -123,7 +141,7 @@ def new_parameters(device: ao.Backend, seed: int) -> list[ao.Parameter]:
         # He et al., arXiv:1502.01852, eq. 10: keeps the variance through layers of ReLU.
         scale = np.sqrt(2 / shape[0]) if kind == "weight" else 0.0
         values = (scale * rng.standard_normal(shape)).astype(np.float32)
-        parameters.append(ao.Parameter(device.asarray(values), f"layer{layer}.{kind}"))
+        parameters.append(ao.Parameter(device.asarray(values, weights), f"layer{layer}.{kind}"))
     return parameters
 
 
@@ -131,7 +149,8 @@ def _logits(parameters: list[ao.Parameter], images: Any) -> Any:
     h = images
     for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
         h = np.maximum(h @ weight + bias, 0)
-    return h @ parameters[-2] + parameters[-1]
+    logits = h @ parameters[-2] + parameters[-1]
+    return logits if logits.dtype == np.float32 else logits.astype(np.float32)
 
 
 def loss_and_gradients(
@@ -148,10 +167,10 @@ def loss_and_gradients(
 def _accuracy(
     device: ao.Backend, parameters: list[ao.Parameter], images: Any, labels: Any
 ) -> float:
-    right = 0
+    weights, right = parameters[0].dtype, 0
     for start in range(0, len(labels), BATCH):
         part = slice(start, start + BATCH)
-        logits = device.asnumpy(_logits(parameters, device.asarray(images[part])))
+        logits = device.asnumpy(_logits(parameters, device.asarray(images[part], weights)))
         right += int(np.sum(np.argmax(logits, axis=1) == labels[part]))
     return right / len(labels)
 
@@ -159,29 +178,37 @@ def _accuracy(
 # -- with Adam on the device ----------------------------------------------------------------------
 
 
-def _print_needs(memory_bytes: int) -> None:
-    unlimited = new_parameters(ao.get_backend("numpy"), 0)
+def _print_needs(memory_bytes: int, weights: Weights) -> None:
+    unlimited = new_parameters(ao.get_backend("numpy"), 0, weights)
+    size = sum(p.size for p in unlimited)
     both = [
-        {held.kind: held.nbytes for held in optimizer.memory().holdings if held.place == "device"}
-        for optimizer in (
-            ao.Adam(unlimited, chunk_bytes=CHUNK_BYTES),
-            ao.AdamOffload(unlimited, chunk_bytes=CHUNK_BYTES),
-        )
+        _on_device(ao.Optimizer(unlimited, RULE, strategy=name, chunk_bytes=CHUNK_BYTES))
+        for name in ("resident", OFFLOADED[weights])
     ]
-    resident, offloaded = both
-    rows = [
-        (kind, resident.get(kind, 0), offloaded.get(kind, 0))
-        for kind in ("parameters", "gradients", "moments", "staging")
+    kinds = ["parameters", "gradients", "moments"]
+    if weights != "float32":
+        kinds.append("master")
+    rows = [(kind, [held.get(kind, 0) for held in both]) for kind in kinds]
+    lasting = [sum(column) for column in zip(*(needed for _, needed in rows), strict=True)]
+    rows += [
+        ("  per parameter", [nbytes // size for nbytes in lasting]),
+        ("staging", [held.get("staging", 0) for held in both]),
+        ("in all", [sum(held.values()) for held in both]),
     ]
-    rows.append(("in all", sum(resident.values()), sum(offloaded.values())))
     print(f"{'bytes on the device':<22}{'Adam resident':>15}{'Adam offloaded':>17}")
-    for name, *needed in rows:
+    for name, needed in rows:
         print(f"{name:<22}{needed[0]:>15,}{needed[1]:>17,}")
     verdicts = [
         f"{memory_bytes - total:,} left" if total <= memory_bytes else "too much"
-        for total in rows[-1][1:]
+        for total in rows[-1][1]
     ]
     print(f"{'':<22}{verdicts[0]:>15}{verdicts[1]:>17}\n")
+
+
+def _on_device(optimizer: ao.Optimizer) -> dict[str, int]:
+    """Return the bytes on the device, by kind."""
+    holdings = optimizer.memory().holdings
+    return {held.kind: held.nbytes for held in holdings if held.place == "device"}
 
 
 def _allocation_bytes(device: ao.Backend) -> int:
@@ -194,40 +221,44 @@ def _allocation_bytes(device: ao.Backend) -> int:
 
 
 def _predict_failure(
-    parameters: list[int], others: list[int], unit: int, memory_bytes: int
+    parameters: list[ao.Parameter], others: list[int], unit: int, memory_bytes: int
 ) -> _Failure | None:
-    """Return which of the moments cannot be allocated, if one cannot; allocations fill units."""
+    """Return what of Adam's state cannot be allocated, if anything; allocations fill units."""
 
     def taken(nbytes: int) -> int:
         return -(-nbytes // unit) * unit
 
-    used = sum(2 * taken(nbytes) for nbytes in parameters) + sum(map(taken, others))
-    nbytes = sum(parameters)
-    for moment in ("m", "v"):
+    used = sum(2 * taken(p.data.nbytes) for p in parameters) + sum(map(taken, others))
+    size = sum(p.size for p in parameters)
+    weights: Any = parameters[0].dtype.name
+    for thing, _, form in ao.strategies["resident"].kept(RULE, weights):
+        nbytes = size * each(form)
         if used + taken(nbytes) > memory_bytes:
-            return f"{moment} of {nbytes // 4:,} parameters", nbytes, used
+            return f"{thing} of {size:,} parameters", nbytes, used
         used += taken(nbytes)
     return None
 
 
-def _show_resident(device: ao.Backend, digits: Digits, seed: int, memory_bytes: int) -> bool:
-    """Begin to train with `Adam`; return whether it went as predicted."""
+def _show_resident(
+    device: ao.Backend, digits: Digits, seed: int, memory_bytes: int, weights: Weights
+) -> bool:
+    """Begin to train with Adam's state on the device; return whether it went as predicted."""
     print("Adam on the device: the first step")
     unit = _allocation_bytes(device)
-    parameters = new_parameters(device, seed)
-    images = device.asarray(digits.train_images[:BATCH])
+    parameters = new_parameters(device, seed, weights)
+    images = device.asarray(digits.train_images[:BATCH], weights)
     labels = device.asarray(digits.train_labels[:BATCH])
     predicted = _predict_failure(
-        [p.data.nbytes for p in parameters],
+        parameters,
         [images.nbytes, labels.nbytes, 4],  # 4: the loss
         unit,
         memory_bytes,
     )
     loss, gradients = loss_and_gradients(parameters)(images, labels)
     try:
-        optimizer = ao.Adam(parameters, LEARNING_RATE, chunk_bytes=CHUNK_BYTES)
+        optimizer = ao.Optimizer(parameters, RULE, chunk_bytes=CHUNK_BYTES)
     except ao.DeviceMemoryError as error:
-        (what,) = error.__notes__  # which moment it was
+        (what,) = error.__notes__  # what it was
         return _report(predicted, (what, error.requested_bytes, error.used_bytes))
     if predicted is not None:
         return _report(predicted, None)
@@ -236,7 +267,7 @@ def _show_resident(device: ao.Backend, digits: Digits, seed: int, memory_bytes: 
         optimizer(gradients)
         print("  it fits: with this much memory there is no need to offload\n")
     except ao.DeviceMemoryError:
-        print("  the moments fit, but not what computing the update takes\n")
+        print("  Adam's state fits, but not what computing the update takes\n")
     return True
 
 
@@ -250,7 +281,7 @@ def _report(predicted: _Failure | None, happened: _Failure | None) -> bool:
 
 def _failure(found: _Failure | None) -> str:
     if found is None:
-        return "all moments fit"
+        return "all of Adam's state fits"
     return f"out of memory for {found[0]}: {found[1]:,} bytes asked, {found[2]:,} in use"
 
 
@@ -266,7 +297,8 @@ class _Result:
     accuracies: list[float]
     ledger: ao.Ledger
     probe: ao.Probe
-    memory: ao.OffloadMemory
+    memory: ao.OptimizerMemory
+    weights: str
     bytes_per_parameter: dict[str, int]
     peak_bytes: int
     size: int
@@ -283,15 +315,31 @@ class _Result:
 
     @property
     def bytes_as_predicted(self) -> bool:
-        return all(self.ledger.bytes(lane) == n for lane, n in self.predicted_bytes.items())
+        return all(self.moved(lane) == n for lane, n in self.predicted_bytes.items())
+
+    def moved(self, lane: str) -> int:
+        """Return the bytes that were copied in steps; master weights are copied down before."""
+        return int(self.ledger.bytes_per_step(lane).sum())
+
+    def held(self, place: str, kind: str) -> int:
+        """Return the bytes of a kind, in a place."""
+        holdings = self.memory.holdings
+        return sum(held.nbytes for held in holdings if (held.place, held.kind) == (place, kind))
 
 
-def _train_offloaded(device: ao.Backend, digits: Digits, epochs: int, seed: int) -> _Result:
+def _train_offloaded(
+    device: ao.Backend, digits: Digits, epochs: int, seed: int, weights: Weights
+) -> _Result:
     print("Adam on the host: training")
-    parameters = new_parameters(device, seed)
+    parameters = new_parameters(device, seed, weights)
     ledger, probe = ao.Ledger(), ao.Probe()
-    optimizer = ao.AdamOffload(
-        parameters, LEARNING_RATE, ledger=ledger, probe=probe, chunk_bytes=CHUNK_BYTES
+    optimizer = ao.Optimizer(
+        parameters,
+        RULE,
+        strategy=OFFLOADED[weights],
+        ledger=ledger,
+        probe=probe,
+        chunk_bytes=CHUNK_BYTES,
     )
     forward_and_back = loss_and_gradients(parameters)
     rng = np.random.default_rng(seed)
@@ -304,7 +352,7 @@ def _train_offloaded(device: ao.Backend, digits: Digits, epochs: int, seed: int)
             before = len(losses)
             for batch in batches(count, BATCH, rng):
                 loss, gradients = forward_and_back(
-                    device.asarray(digits.train_images[batch]),
+                    device.asarray(digits.train_images[batch], weights),
                     device.asarray(digits.train_labels[batch]),
                 )
                 optimizer(gradients)
@@ -324,31 +372,36 @@ def _train_offloaded(device: ao.Backend, digits: Digits, epochs: int, seed: int)
         ledger=ledger,
         probe=probe,
         memory=optimizer.memory(),
-        bytes_per_parameter=optimizer.strategy.bytes_per_parameter(optimizer.rule, "float32"),
+        bytes_per_parameter=optimizer.strategy.bytes_per_parameter(RULE, weights),
+        weights=weights,
         peak_bytes=device.memory().peak,
         size=sum(p.size for p in parameters),
         seconds=time.perf_counter() - began_s,
     )
     verdict = "exactly as predicted" if result.bytes_as_predicted else "NOT as predicted"
     print(
-        f"\n  moved d2h {ledger.bytes('d2h'):,} bytes, h2d {ledger.bytes('h2d'):,} bytes; "
+        f"\n  moved d2h {result.moved('d2h'):,} bytes, h2d {result.moved('h2d'):,} bytes; "
         f"{result.bytes_per_parameter['d2h']} bytes x {result.size:,} parameters\n  x "
         f"{result.steps} steps = {result.predicted_bytes['d2h']:,} each way: "
         f"{verdict}\n  peak device memory {result.peak_bytes:,} bytes; moments on the host "
-        f"{result.memory.moments:,} bytes"
+        f"{result.held('host', 'moments'):,} bytes"
     )
+    if master := result.held("host", "master"):
+        print(f"  float32 master weights on the host {master:,} bytes")
     return result
 
 
 def _summary(result: _Result, memory_bytes: int) -> dict[str, Any]:
     return {
         "parameters": result.size,
+        "weights": result.weights,
         "device_memory_bytes": memory_bytes,
         "device_peak_bytes": result.peak_bytes,
-        "host_moment_bytes": result.memory.moments,
+        "host_moment_bytes": result.held("host", "moments"),
+        "host_master_bytes": result.held("host", "master"),
         "steps": result.steps,
-        "d2h_bytes": result.ledger.bytes("d2h"),
-        "h2d_bytes": result.ledger.bytes("h2d"),
+        "d2h_bytes": result.moved("d2h"),
+        "h2d_bytes": result.moved("h2d"),
         "test_accuracy": result.accuracies,
         "loss": result.losses,
         "seconds": round(result.seconds, 3),
@@ -368,20 +421,23 @@ def _draw(result: _Result, memory_bytes: int, path: Path) -> None:
     with mpl.rc_context(plots.STYLE):
         figure = Figure(figsize=(15, 8.6), layout="constrained")
         axes = figure.subplots(2, 3)
-        weights = result.memory.parameters
+        weights = result.held("device", "parameters")
+        state = {"moments": result.held("host", "moments")}
+        if master := result.held("host", "master"):
+            state["master"] = master
         activations = result.peak_bytes - result.memory.device
         plots.memory(
             {
                 "Adam on the device\n(needed, computed)": {
                     "parameters": weights,
                     "gradients": weights,
-                    "moments": 2 * weights,
+                    **state,
                     "other": activations,
                 },
                 "Adam on the host\n(peak, measured)": {
                     "parameters": weights,
                     "gradients": weights,
-                    "staging": result.memory.ring,
+                    "staging": result.held("device", "staging"),
                     "other": activations,
                 },
             },
@@ -410,7 +466,7 @@ def _draw(result: _Result, memory_bytes: int, path: Path) -> None:
         plots.transfers(result.ledger, result.size, ax=axes[1, 2])
         figure.suptitle(
             f"{result.size:,} parameters trained with Adam on a device of {memory_bytes:,} bytes: "
-            f"the moments stay on the host",
+            f"the {' and '.join(state)} stay on the host",
             fontsize=15,
         )
         save_figure(figure, path)

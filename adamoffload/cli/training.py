@@ -53,6 +53,13 @@ def add(commands: Any) -> None:
         metavar="BYTES",
         help="memory of the device, such as 4M or 4500K (default: 4M)",
     )
+    demo.add_argument(
+        "--weights",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="type of the parameters; bfloat16 ones have float32 master weights on the host "
+        "(default: %(default)s)",
+    )
     demo.set_defaults(run=_demo)
 
     report = commands.add_parser(
@@ -112,6 +119,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         backend=arguments.backend,
         memory_bytes=arguments.memory,
+        weights=arguments.weights,
     )
 
 

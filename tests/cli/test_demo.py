@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,23 @@ def test_demo_is_the_same_every_time(demo: tuple[Path, str], tmp_path: Path) -> 
     again = json.loads((tmp_path / "demo.json").read_text())
     first = json.loads((demo[0] / "demo.json").read_text())
     assert again["loss"] == first["loss"][: len(again["loss"])]
+
+
+def test_demo_in_bfloat16_learns_as_much_on_a_quarter_of_the_memory(
+    demo: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--weights", "bfloat16", "--epochs", "3", "--output", str(tmp_path)]
+    assert main(["demo", *options]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^ +per parameter +16 +4$", text, re.MULTILINE)
+    assert "happened  out of memory for master of 301,066 parameters" in text
+    assert "NOT" not in text
+    halved = json.loads((tmp_path / "demo.json").read_text())
+    whole = json.loads((demo[0] / "demo.json").read_text())
+    assert abs(halved["test_accuracy"][2] - whole["test_accuracy"][2]) < 0.01
+    assert halved["loss"] != whole["loss"][: halved["steps"]]
+    assert halved["d2h_bytes"] == halved["h2d_bytes"] == 2 * 301_066 * halved["steps"]
+    assert halved["device_peak_bytes"] < 0.6 * whole["device_peak_bytes"]
 
 
 def test_demo_predicts_also_where_allocations_are_rounded_up(

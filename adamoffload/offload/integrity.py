@@ -121,11 +121,15 @@ class Integrity:
 
     def conclude(
         self, step: StepUnderway, error: BaseException, counters: object, settle: Settle
-    ) -> None:
-        """Judge a step that raised; if the counters are those after it, it was done."""
+    ) -> bool:
+        """Judge a step that raised; if the counters are those after it, it was done.
+
+        Return whether it was not; then all has come to rest.
+        """
         if self._underway.get(step.thread) is not step:
-            return  # it had not begun, or it is over
-        if step.after is None or step.after is not counters:
+            return False  # it had not begun, or it is over
+        undone = step.after is None or step.after is not counters
+        if undone:
             why, restless, losses = _brief(error), False, list[LostUpdate]()
             try:
                 losses += settle()
@@ -134,6 +138,7 @@ class Integrity:
             if restless or losses or step.touched:
                 self._verdict = self._found(step, why, losses)
         self.end(step)
+        return undone
 
     def settled(self, settle: Settle) -> None:
         """Wait until the last step has come to rest, and see that nothing of it was lost.

@@ -318,7 +318,7 @@ class Stepping(Kept):
     def _guarded(self, work: Callable[[StepUnderway], tuple[bool, ...]]) -> tuple[bool, ...]:
         """Run a step, and judge it if it fails."""
         mark = StepUnderway(self._state.counters.global_step + 1)
-        scale = None if self._scaler is None else self._scaler.state_dict()
+        scale, late = self.scale_state, self._late
         with np.errstate(all="ignore"):  # inf and NaN pass through, as numbers do
             try:
                 self._integrity.begin(mark)
@@ -327,9 +327,9 @@ class Stepping(Kept):
                 self._integrity.end(mark)
             except BaseException as error:
                 counters = self._state.counters
-                self._integrity.conclude(mark, error, counters, self._pipeline.settle)
-                if self._scaler is not None and scale is not None:
-                    self._scaler.load_state_dict(scale)
+                if self._integrity.conclude(mark, error, counters, self._pipeline.settle):
+                    self._late = late
+                    self.take_scale(scale)
                 raise
         return moved
 

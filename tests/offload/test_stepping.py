@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -30,9 +31,8 @@ class Training:
         values = {f"p{i}": self.drawn(n) for i, n in enumerate(SIZES)}
         self.parameters = [ao.Parameter(self.device.asarray(x), n) for n, x in values.items()]
         self.plain = Plain(RULE, values)
-        self.optimizer = ao.Optimizer(
-            self.parameters, RULE, strategy=strategy, **{"chunk_bytes": 48, **options}
-        )
+        options = {"rule": RULE, "chunk_bytes": 48, **options}
+        self.optimizer = ao.Optimizer(self.parameters, strategy=strategy, **options)
 
     def drawn(self, size: int) -> Any:
         return self.rng.standard_normal(size, np.float32).astype(self.dtype)
@@ -105,6 +105,38 @@ def test_a_gradient_that_is_still_to_be_applied_is_not_forgotten_by_a_checkpoint
         run.optimizer.state_dict()
     run.optimizer.flush()
     assert run.optimizer.state_dict()["global_step"] == 1
+
+
+class Moody(ao.LearningRateSchedule):
+    """The rule's learning rate, or an error."""
+
+    bad = False
+
+    def __call__(self, step: int) -> Any:
+        if self.bad:
+            raise ZeroDivisionError
+        return RULE.learning_rate
+
+
+@pytest.mark.parametrize("flush", [False, True])
+def test_a_gradient_that_is_late_stays_when_its_step_fails(flush: bool) -> None:
+    moody = Moody()
+    run = Training(replace(LATE, warmup_steps=0), rule=replace(RULE, learning_rate=moody))
+    first, second = run.gradients(), run.gradients()
+    run.give(first)
+    moody.bad = True
+    act = run.optimizer.flush if flush else partial(run.give, second)
+    with pytest.raises(ZeroDivisionError):
+        act()
+    assert run.optimizer.pending == 1
+    run.check()
+    moody.bad = False
+    run.give(second)
+    run.apply(first)
+    run.check()
+    run.optimizer.flush()
+    run.apply(second)
+    run.check()
 
 
 def test_what_cannot_be_combined_is_refused() -> None:

@@ -219,6 +219,10 @@ class Pipeline:
                 self._down(underway, way)
         self._waiting = {}
 
+    def drop(self) -> None:
+        """Let no gradient wait for its neighbours any more: its step was given up."""
+        self._waiting = {}
+
     def _down(self, underway: Underway, way: Way) -> None:
         run = self._run(way, len(underway.gone))
         record = self.around.ledger.at(underway.number, run.seat.index, run.parts)

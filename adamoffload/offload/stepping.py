@@ -294,6 +294,7 @@ class Stepping(Kept):
     def _forget_step(self) -> None:
         self._submitted, self._summed, self._micro_step = set(), {}, 0
         self._underway = None
+        self._pipeline.drop()
 
     # -- ending a step --------------------------------------------------------------------------
 

@@ -198,6 +198,20 @@ def test_a_failed_submission_is_never_half_a_step() -> None:
     run.check()
 
 
+def test_what_waits_for_its_neighbours_is_dropped_with_its_step() -> None:
+    moody = Moody()
+    run = Training("zero-offload", rule=replace(RULE, learning_rate=moody), chunk_bytes=1 << 20)
+    g = run.gradients()
+    run.optimizer.submit("p0", run.device.asarray(g["p0"]))
+    moody.bad = True
+    with pytest.raises(ZeroDivisionError):
+        run.optimizer.step()
+    moody.bad = False
+    run.give(g)
+    run.apply(g)
+    run.check()
+
+
 def test_what_was_submitted_can_be_discarded() -> None:
     run = Training("zero-offload")
     g = run.gradients()

@@ -138,19 +138,21 @@ class Stepping(Kept):
             self._claim.check(self._settings.owner)
             if not self._submitted and not self._micro_step:
                 self._report.begin(first=True)
-            self._submitted.add(index)
-            if name in self._state.counters.frozen:
-                return
             try:
-                with np.errstate(all="ignore"):
-                    if self._underway is None:
-                        self._underway = self._begun()
-                        self._underway.early = True
-                    self._collect(self._underway, index, flat, [], early=True)
+                self._submitted.add(index)
+                if name not in self._state.counters.frozen:
+                    self._arrived(index, flat)
             except BaseException:
                 self._drop(name)
                 raise
             self._dropped.discard(name)
+
+    def _arrived(self, index: int, gradient: Array) -> None:
+        with np.errstate(all="ignore"):
+            if self._underway is None:
+                self._underway = self._begun()
+                self._underway.early = True
+            self._collect(self._underway, index, gradient, [], early=True)
 
     def step(self, *, loss: Any = None) -> tuple[bool, ...]:
         """Take a step with the gradients that were submitted; see `__call__`.

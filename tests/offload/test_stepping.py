@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import adamoffload as ao
 from adamoffload.offload.transfer import on_host
 
+import faults
 from plain import Plain
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -196,6 +198,27 @@ def test_a_failed_submission_is_never_half_a_step() -> None:
     assert run.optimizer.step() == (True,) * 3
     run.apply({name: run.device.asnumpy(x) for name, x in g.items()})
     run.check()
+
+
+def test_an_interrupted_submission_is_taken_or_dropped_and_never_forgotten() -> None:
+    setting = faults.Setting(
+        ao.Optimizer,
+        "numpy",
+        ((4,),),
+        (("rule", RULE), ("strategy", "zero-offload"), ("engine", "numpy")),
+    )
+    for k in (*range(30, 100), *range(100, 10_000, 29)):
+        subject = setting.build()
+        optimizer, (gradient,) = subject.optimizer, subject.gradients[0]
+        interrupt = faults.Interrupt(k, subject=subject)
+        with suppress(KeyboardInterrupt), interrupt.armed():
+            optimizer.submit("p0", gradient)
+        with suppress(ValueError):  # it was submitted already
+            optimizer.submit("p0", gradient)
+        assert optimizer.step() == (True,), k
+        if interrupt.lines <= k:  # it came to its end
+            break
+    assert 100 < k < 9_900
 
 
 def test_what_waits_for_its_neighbours_is_dropped_with_its_step() -> None:

@@ -219,6 +219,16 @@ class Pipeline:
                 self._down(underway, way)
         self._waiting = {}
 
+    def renew(self, but: int | None) -> None:
+        """Forget, when settled, what became of gradients on the host: other ones will come.
+
+        Those in the place `but` are still to be applied.
+        """
+        for seat in self._seats:
+            for i, view in enumerate(seat.rests):
+                if i != but:
+                    view.buffer.forget()
+
     def drop(self) -> None:
         """Let no gradient wait for its neighbours any more: its step was given up."""
         self._waiting = {}
@@ -257,7 +267,6 @@ class Pipeline:
 
     def forget(self) -> None:
         """Forget, when settled, what became of earlier updates: all of the state is replaced."""
-        self._waiting = {}
         for seat in self._seats:
             seat.forget()
 

@@ -200,9 +200,9 @@ class Stepping(Kept):
         """
         with self._lock:
             self._dropped = set()
-            self._pipeline.rest()
             self._forget_step()
-            self._pipeline.forget()
+            self._pipeline.settle()  # what has been lost of earlier steps, the next one tells
+            self._pipeline.renew(self._kept_rest)
 
     def _drop(self, name: str) -> None:
         """Drop what was submitted, when a submission has failed: its sum may be half done."""
@@ -210,8 +210,10 @@ class Stepping(Kept):
         dropped = {names[i] for i in (*self._submitted, *self._summed)} | {name} | self._dropped
         if self._micro_step:
             dropped.add("the micro-steps before")
-        self.discard()
-        self._dropped = dropped
+        try:
+            self.discard()
+        finally:
+            self._dropped = dropped
 
     # -- collecting -----------------------------------------------------------------------------
 
@@ -293,6 +295,11 @@ class Stepping(Kept):
         behind = settings.scaled and not share.scales_late
         return not (share.on_device or centralized or behind)
 
+    @property
+    def _kept_rest(self) -> int | None:
+        """The place on the host where a gradient that is late lies."""
+        return None if self._late is None else self._late.rest
+
     def _forget_step(self) -> None:
         self._submitted, self._summed, self._micro_step = set(), {}, 0
         self._underway = None
@@ -332,6 +339,7 @@ class Stepping(Kept):
                 counters = self._state.counters
                 if self._integrity.conclude(mark, error, counters, self._pipeline.settle):
                     self._late = late
+                    self._pipeline.renew(self._kept_rest)
                     self.take_scale(scale)
                 raise
         return moved

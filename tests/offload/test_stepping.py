@@ -280,3 +280,51 @@ def test_the_quirk_halves_the_step_in_which_the_scale_grows() -> None:
         optimizer([device.asarray(g)])
         moved.append(float((before - device.asnumpy(w.data))[0]))
     assert moved == [0.0625, 0.03125, 0.0625, 0.03125]
+
+
+# -- a device that fails late ---------------------------------------------------------------------
+
+
+def lazily(strategy: Any, **options: Any) -> faults.Subject:
+    """Return an optimizer on a device that does everything as late as it may."""
+    options = {"rule": RULE, "strategy": strategy, "chunk_bytes": 16, "engine": "numpy", **options}
+    return faults.Setting(ao.Optimizer, "lazy", ((4,), (4,)), tuple(options.items())).build()
+
+
+def submit(subject: faults.Subject) -> None:
+    for p, g in zip(subject.parameters, subject.gradients[0], strict=True):
+        subject.optimizer.submit(p, g)
+
+
+def weights(subject: faults.Subject) -> list[Any]:
+    return [on_host(subject.device, p.data) for p in subject.parameters]
+
+
+@pytest.mark.parametrize("fails", ["submit", "step"])
+def test_a_gradient_whose_copy_fails_can_be_submitted_again(fails: str) -> None:
+    subject, twin = lazily("zero-offload", slots=1 if fails == "submit" else 3), lazily("resident")
+    broken = faults.Broken("_d2h", "wait", 0, subject)
+    if fails == "step":
+        with broken.armed():
+            submit(subject)
+        with pytest.raises(faults.Fault):
+            subject.optimizer.step()
+    else:
+        with broken.armed(), pytest.raises(faults.Fault):
+            submit(subject)
+    submit(subject)
+    assert subject.optimizer.step() == (True, True)
+    twin.step(0)
+    np.testing.assert_array_equal(weights(subject), weights(twin))
+
+
+def test_an_update_that_was_lost_is_told_after_a_discarded_step() -> None:
+    subject = lazily("zero-offload")
+    subject.step(0)
+    broken = faults.Broken("run_on_device", "wait", 3, subject)  # behind two that prepare
+    with broken.armed():
+        subject.step(1)
+    assert broken.calls == 4
+    subject.optimizer.discard()
+    with pytest.raises(RuntimeError, match=r"the update of 'p1' in step 2 was lost"):
+        subject.optimizer.state_dict()

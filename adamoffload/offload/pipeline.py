@@ -8,7 +8,7 @@ either.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -219,15 +219,18 @@ class Pipeline:
                 self._down(underway, way)
         self._waiting = {}
 
-    def renew(self, but: int | None) -> None:
+    def renew(self, but: int | None, summed: Collection[int]) -> None:
         """Forget, when settled, what became of gradients on the host: other ones will come.
 
-        Those in the place `but` are still to be applied.
+        Those in the place `but` are still to be applied, and the sums of some parameters are kept.
         """
         for seat in self._seats:
             for i, view in enumerate(seat.rests):
                 if i != but:
                     view.buffer.forget()
+            total = seat.views.get(("sum", "host"))
+            if total is not None and not any(i in summed for i in seat.indices):
+                total.buffer.forget()
 
     def drop(self) -> None:
         """Let no gradient wait for its neighbours any more: its step was given up."""

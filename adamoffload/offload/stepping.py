@@ -7,7 +7,7 @@ anything changes, and a failure half-way is never silent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -152,7 +152,7 @@ class Stepping(Kept):
             if self._underway is None:
                 self._underway = self._begun()
                 self._underway.early = True
-            self._collect(self._underway, index, gradient, [], early=True)
+            self._collect(self._underway, index, gradient, self._underway.again, early=True)
 
     def step(self, *, loss: Any = None) -> tuple[bool, ...]:
         """Take a step with the gradients that were submitted; see `__call__`.
@@ -186,8 +186,7 @@ class Stepping(Kept):
         with self._lock:
             moved = (False,) * len(self._parameters)
             if self._micro_step:
-                self._micro_step = self._accumulate - 1
-                moved = self._ended([])
+                moved = self._ended([], last=True)
             if self._late is not None:
                 late = self._guarded(self._apply_late)
                 moved = tuple(a or b for a, b in zip(moved, late, strict=True))
@@ -202,12 +201,12 @@ class Stepping(Kept):
             self._dropped = set()
             self._forget_step()
             self._pipeline.settle()  # what has been lost of earlier steps, the next one tells
-            self._pipeline.renew(self._kept_rest)
+            self._pipeline.renew(self._kept_rest, ())
 
-    def _drop(self, name: str) -> None:
+    def _drop(self, *failed: str) -> None:
         """Drop what was submitted, when a submission has failed: its sum may be half done."""
         names = self._settings.names
-        dropped = {names[i] for i in (*self._submitted, *self._summed)} | {name} | self._dropped
+        dropped = {names[i] for i in (*self._submitted, *self._summed)} | {*failed} | self._dropped
         if self._micro_step:
             dropped.add("the micro-steps before")
         try:
@@ -260,6 +259,8 @@ class Stepping(Kept):
         kind: Kind | None = ONLY
         if share.sums is not None:
             kind = (index not in self._summed, last, True)
+            if index in self._summed:
+                touched.append(index)
             self._summed[index] = self._summed.get(index)
         elif self._accumulate > 1:
             gradient = self._added(index, gradient, touched)
@@ -307,17 +308,26 @@ class Stepping(Kept):
 
     # -- ending a step --------------------------------------------------------------------------
 
-    def _ended(self, flat: Sequence[Array | None], loss: Any = None) -> tuple[bool, ...]:
+    def _ended(
+        self, flat: Sequence[Array | None], loss: Any = None, *, last: bool = False
+    ) -> tuple[bool, ...]:
         if flat:
             self._report.begin(first=not self._micro_step)
-        before = dict(self._summed), self._micro_step
-        last = self._micro_step + 1 >= self._accumulate
+        before, underway = (dict(self._summed), self._micro_step), self._underway
+        last = last or self._micro_step + 1 >= self._accumulate
         try:
-            moved = self._guarded(lambda mark: self._end(flat, mark))
+            if last:
+                self._micro_step = self._accumulate - 1
+            moved = self._guarded(lambda mark: self._end(flat, mark), () if last else before[0])
         except BaseException:
+            taken = self._micro_step > before[1]  # interrupted in the last moment
+            if underway is not None and underway.again and not (last or taken):
+                self._drop()  # what was submitted is in the sums
+                raise
+            kept = (self._summed, self._micro_step) if taken else before
             self._forget_step()  # one that was complete drops its micro-steps
             if not last:
-                self._summed, self._micro_step = before
+                self._summed, self._micro_step = kept
             raise
         if last:
             self._report.end(loss, self._state.counters.global_step, taken=any(moved))
@@ -325,8 +335,10 @@ class Stepping(Kept):
             self._report.add(loss)
         return moved
 
-    def _guarded(self, work: Callable[[StepUnderway], tuple[bool, ...]]) -> tuple[bool, ...]:
-        """Run a step, and judge it if it fails."""
+    def _guarded(
+        self, work: Callable[[StepUnderway], tuple[bool, ...]], kept: Collection[int] = ()
+    ) -> tuple[bool, ...]:
+        """Run a step, and judge it if it fails; then the sums of some parameters are kept."""
         mark = StepUnderway(self._state.counters.global_step + 1)
         scale, late = self.scale_state, self._late
         with np.errstate(all="ignore"):  # inf and NaN pass through, as numbers do
@@ -339,7 +351,7 @@ class Stepping(Kept):
                 counters = self._state.counters
                 if self._integrity.conclude(mark, error, counters, self._pipeline.settle):
                     self._late = late
-                    self._pipeline.renew(self._kept_rest)
+                    self._pipeline.renew(self._kept_rest, kept)
                     self.take_scale(scale)
                 raise
         return moved
@@ -354,9 +366,9 @@ class Stepping(Kept):
         if self._micro_step + 1 < self._accumulate:
             self._pipeline.arrived(underway)
             self._pipeline.send(underway, underway.kinds)
-            mark.touched.clear()
             self._submitted, self._underway = set(), None
             self._micro_step += 1
+            mark.touched.clear()
             return (False,) * len(names)
         mark.touched.clear()  # sums that are dropped with the step
         self._take_sums(underway)

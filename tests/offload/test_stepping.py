@@ -296,8 +296,10 @@ def submit(subject: faults.Subject) -> None:
         subject.optimizer.submit(p, g)
 
 
-def weights(subject: faults.Subject) -> list[Any]:
-    return [on_host(subject.device, p.data) for p in subject.parameters]
+def same(subject: faults.Subject, twin: faults.Subject) -> None:
+    for p, q in zip(subject.parameters, twin.parameters, strict=True):
+        x, y = on_host(subject.device, p.data), on_host(twin.device, q.data)
+        np.testing.assert_array_equal(x, y)
 
 
 @pytest.mark.parametrize("fails", ["submit", "step"])
@@ -315,7 +317,7 @@ def test_a_gradient_whose_copy_fails_can_be_submitted_again(fails: str) -> None:
     submit(subject)
     assert subject.optimizer.step() == (True, True)
     twin.step(0)
-    np.testing.assert_array_equal(weights(subject), weights(twin))
+    same(subject, twin)
 
 
 def test_an_update_that_was_lost_is_told_after_a_discarded_step() -> None:
@@ -328,3 +330,58 @@ def test_an_update_that_was_lost_is_told_after_a_discarded_step() -> None:
     subject.optimizer.discard()
     with pytest.raises(RuntimeError, match=r"the update of 'p1' in step 2 was lost"):
         subject.optimizer.state_dict()
+
+
+# -- micro-steps ----------------------------------------------------------------------------------
+
+
+def micro_step(subject: faults.Subject, number: int, *, early: bool) -> None:
+    if early:
+        for p, g in zip(subject.parameters, subject.gradients[number], strict=True):
+            with suppress(ValueError):  # it was submitted already
+                subject.optimizer.submit(p, g)
+        subject.optimizer.step()
+    else:
+        subject.step(number)
+
+
+def one_of_three(strategy: Any, *, early: bool) -> faults.Subject:
+    options = {"strategy": strategy, "accumulate": 3, "rule": RULE, "engine": "numpy"}
+    shapes = ((4,), (3,))
+    subject = faults.Setting(ao.Optimizer, "numpy", shapes, tuple(options.items())).build()
+    micro_step(subject, 0, early=early)
+    return subject
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("strategy", ["zero-offload", "deepspeed-zero2"])
+def test_a_gradient_is_never_added_twice_after_an_interrupt(strategy: Any, early: bool) -> None:
+    twin, outcomes = one_of_three(strategy, early=early), set()
+    for number in (1, 2):
+        micro_step(twin, number, early=early)
+    for k in range(0, 10_000, 13):
+        subject = one_of_three(strategy, early=early)
+        optimizer, interrupt = subject.optimizer, faults.Interrupt(k, subject=subject)
+        with suppress(KeyboardInterrupt), interrupt.armed():
+            micro_step(subject, 1, early=early)
+        if interrupt.lines <= k:  # it came to its end
+            break
+        if optimizer._integrity._verdict:
+            outcomes.add("refused")
+            continue
+        outcomes.add("dropped" if optimizer._dropped else "pending")
+        if optimizer._dropped:
+            optimizer.discard()
+        for number in range(optimizer.pending, 3):
+            micro_step(subject, number, early=early)
+        same(subject, twin)
+    assert outcomes == {"pending", "dropped" if early else "refused"}
+
+
+def test_a_flush_that_is_interrupted_makes_no_micro_steps() -> None:
+    for k in range(12):
+        subject = one_of_three("zero-offload", early=False)
+        interrupt = faults.Interrupt(k, subject=subject)
+        with pytest.raises(KeyboardInterrupt), interrupt.armed():
+            subject.optimizer.flush()
+        assert subject.optimizer.pending in (0, 1), k

@@ -139,7 +139,7 @@ class Underway:
         self.arriving, self.number, self.decays, self.rest = arriving, number, decays, rest
         self.kinds: list[Kind | None] = [None] * len(arriving.gradients)  # of what is still here
         self.gone: list[Way] = []  # what is down, or on its way, in the order in which it left
-        self.squares: dict[int, Array] = {}  # of the norms of its gradients
+        self.squares: dict[int, tuple[Array, Ticket]] = {}  # of the norms of its gradients
         self.again: list[int] = []  # whose sums it changes, of those that were submitted
         self.step: Any = None  # a Step, once it is decided
         self.observer: Observer = UNSEEN

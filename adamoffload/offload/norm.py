@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from adamoffload.device.backend import Array, Backend, HostArray
+from adamoffload.device.backend import Array, Backend, HostArray, Ticket
 from adamoffload.observe.ledger import Record
 
 __all__ = ["GlobalNorm", "clip_factor", "sum_of_squares"]
@@ -69,18 +69,19 @@ class GlobalNorm:
         self._host: HostArray = np.empty(0)  # until it is wanted
         self.last = math.nan
 
-    def of(self, gradient: Array) -> Array:
-        """Look at a gradient, flattened; return the square of its norm, on the device."""
+    def of(self, gradient: Array) -> tuple[Array, Ticket]:
+        """Look at a gradient, flattened; return the square of its norm, on the device, and when."""
         target = self._backend._empty((1,), _FLOAT64)
 
         def look() -> None:
             with self._backend.fused(gradient.nbytes):
                 np.copyto(target, sum_of_squares(gradient))
 
-        self._backend.run_on_device(look)
-        return target
+        return target, self._backend.run_on_device(look)
 
-    def total(self, squares: Mapping[int, Array], scale: float, record: Record) -> float:
+    def total(
+        self, squares: Mapping[int, tuple[Array, Ticket]], scale: float, record: Record
+    ) -> float:
         """Return the norm, of gradients that are multiplied by `scale`.
 
         Parameters
@@ -96,8 +97,11 @@ class GlobalNorm:
             self._host = self._backend._empty_pinned(self._count, _FLOAT64)
         host = self._host[: len(squares)]
         together = self._backend._empty((len(squares),), _FLOAT64)
-        each = [squares[i] for i in sorted(squares)]
-        reduced = self._backend.run_on_device(lambda: np.concatenate(each, out=together))
+        each = [squares[i][0] for i in sorted(squares)]
+        looked = tuple(ticket for _, ticket in squares.values())
+        reduced = self._backend.run_on_device(
+            lambda: np.concatenate(each, out=together), after=looked
+        )
         copied = self._backend.d2h(together, host, after=(reduced,))
         copied.wait()
         record("check", len(squares), host.nbytes, copied)

@@ -10,6 +10,8 @@ import pytest
 import adamoffload as ao
 from adamoffload.offload.norm import GlobalNorm, clip_factor, sum_of_squares
 
+import faults
+
 
 def norm_of(device: ao.Backend, arrays: list[object], scale: float = 1.0) -> float:
     norm = GlobalNorm(device, len(arrays))
@@ -55,3 +57,13 @@ def test_the_factor_is_that_of_pytorch() -> None:
     assert clip_factor(0.0, 1.0) == 1.0
     assert clip_factor(math.inf, 1.0) == 0.0
     assert sum_of_squares(np.ones(10, np.float32)).tolist() == [10.0]
+
+
+def test_a_look_that_fails_late_is_no_norm() -> None:
+    options = (("max_norm", 0.5), ("engine", "numpy"))
+    subject = faults.Setting(faults.Shuttled, "lazy", options=options).build()
+    before = subject.state()
+    with faults.Broken("run_on_device", "wait", 1, subject).armed(), pytest.raises(faults.Fault):
+        subject.step(0)
+    assert subject.state() == before
+    subject.step(0)

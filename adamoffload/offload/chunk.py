@@ -39,7 +39,7 @@ from adamoffload.plan.chunks import Chunk, Piece, Segment, segments
 from adamoffload.plan.hops import Hop, Place
 from adamoffload.plan.step import Step
 
-__all__ = ["Arriving", "Kind", "Run", "Seat", "Surroundings", "Underway", "Way"]
+__all__ = ["Arriving", "Kind", "Run", "Seat", "Surroundings", "Underway", "Way", "lost"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,14 +202,14 @@ class Seat:
     def lost(self) -> Iterator[LostUpdate]:
         """Wait for the last update; yield it if a part of it has failed."""
         homes = [self.views[thing, home].buffer for thing, (home, _) in self.share.homes.items()]
-        for buffer in (self.applied, *homes):
-            try:
-                buffer.written.wait()
-            except BaseException as error:
-                if not _fails(buffer.written):  # we were interrupted while we waited
-                    raise
-                yield LostUpdate(self.number, self.moved, error)
-                return
+        tickets = [buffer.written for buffer in (self.applied, *homes)]
+        yield from lost(tickets, self.number, self.moved)
+
+    def lost_gradient(self, late: Underway) -> Iterator[LostUpdate]:
+        """Wait for the gradients of a step that is late; yield their update if they are lost."""
+        view = self.resting(late.rest)
+        if view is not None:
+            yield from lost([view.buffer.written], late.number, self.indices)
 
 
 class Run:
@@ -604,6 +604,18 @@ def _copy(
     after = (source.buffer.written, target.buffer.written, target.buffer.read)
     ticket = move(source.array, target.array, after=after, record=record)
     source.buffer.read = target.buffer.written = ticket
+
+
+def lost(tickets: Sequence[Ticket], number: int, indices: tuple[int, ...]) -> Iterator[LostUpdate]:
+    """Wait for the parts of an update; yield it if one has failed."""
+    for ticket in tickets:
+        try:
+            ticket.wait()
+        except BaseException as error:
+            if not _fails(ticket):  # we were interrupted while we waited
+                raise
+            yield LostUpdate(number, indices, error)
+            return
 
 
 def _fails(ticket: Ticket) -> bool:

@@ -20,7 +20,7 @@ from adamoffload.engine.kernel import Kernel
 from adamoffload.engine.team import Workers
 from adamoffload.observe.ledger import Ledger, Record
 from adamoffload.offload.arithmetic import Arithmetic
-from adamoffload.offload.chunk import Kind, Run, Seat, Surroundings, Underway, Way
+from adamoffload.offload.chunk import Kind, Run, Seat, Surroundings, Underway, Way, lost
 from adamoffload.offload.integrity import LostUpdate
 from adamoffload.offload.share import Share
 from adamoffload.plan.chunks import plan_chunks
@@ -245,15 +245,22 @@ class Pipeline:
 
     # -- afterwards -----------------------------------------------------------------------------
 
-    def settle(self) -> list[LostUpdate]:
+    def settle(self, late: Underway | None = None) -> list[LostUpdate]:
         """Wait until nothing is in flight; return the updates of this step or the last that failed.
 
         An update may fail when `run` has returned, and the next step is the first to hear of it.
+        So may what is there of a step that is `late`, which then can be applied no more.
         """
         self.rest()
         for share in self.shares:
             share.forget()  # what has failed in a slot is nobody's loss
-        return [loss for seat in self._seats for loss in seat.lost()]
+        losses = [loss for seat in self._seats for loss in seat.lost()]
+        if late is not None:
+            for seat in dict.fromkeys(way[0] for way in late.gone):
+                losses += seat.lost_gradient(late)
+            for i, (_, ticket) in late.squares.items():
+                losses += lost([ticket], late.number, (i,))
+        return losses
 
     def rest(self) -> None:
         """Wait until nothing is in flight, whatever has become of it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -349,7 +350,8 @@ class Stepping(Kept):
                 self._integrity.end(mark)
             except BaseException as error:
                 counters = self._state.counters
-                if self._integrity.conclude(mark, error, counters, self._pipeline.settle):
+                settle = partial(self._pipeline.settle, late)
+                if self._integrity.conclude(mark, error, counters, settle):
                     self._late = late
                     self._pipeline.renew(self._kept_rest, kept)
                     self.take_scale(scale)

@@ -332,6 +332,19 @@ def test_an_update_that_was_lost_is_told_after_a_discarded_step() -> None:
         subject.optimizer.state_dict()
 
 
+@pytest.mark.parametrize("options", [{}, {"max_norm": 0.5}])
+def test_a_late_gradient_that_is_lost_is_told(options: dict[str, Any]) -> None:
+    subject = lazily(replace(LATE, warmup_steps=0), **options)
+    hook = "run_on_device" if options else "_d2h"  # the look at it, or its way down
+    with faults.Broken(hook, "wait", 0, subject).armed():
+        subject.step(0)
+    with pytest.raises(faults.Fault):
+        subject.step(1)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"step 1 failed half-way \(Fault: late\).*'p0'"):
+            subject.step(1)
+
+
 # -- micro-steps ----------------------------------------------------------------------------------
 
 

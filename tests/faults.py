@@ -14,7 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from types import FrameType
@@ -67,29 +67,38 @@ class Setting:
     device: str
     shapes: tuple[tuple[int, ...], ...] = ((5,), (2, 3), (), (6,))
     options: tuple[tuple[str, Any], ...] = ()
+    dtype: str = "float32"
 
     def build(self) -> Subject:
-        return Subject(self.kind, DEVICES[self.device](), self.shapes, dict(self.options))
+        device = DEVICES[self.device]()
+        return Subject(self.kind, device, self.shapes, dict(self.options), self.dtype)
 
 
 class Subject:
     """An optimizer, its gradients for every step, and its state on the host."""
 
-    def __init__(self, kind: Any, device: ao.Backend, shapes: Any, options: Any) -> None:
+    def __init__(
+        self, kind: Any, device: ao.Backend, shapes: Any, options: Any, dtype: str = "float32"
+    ) -> None:
         rng = np.random.default_rng(0)
         self.device = device
         self.parameters = [
-            ao.Parameter(device.asarray(rng.standard_normal(shape, np.float32)), f"p{i}")
+            ao.Parameter(device.asarray(rng.standard_normal(shape, np.float32), dtype), f"p{i}")
             for i, shape in enumerate(shapes)
         ]
         self.gradients = [
-            [device.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes]
+            [device.asarray(rng.standard_normal(shape, np.float32), dtype) for shape in shapes]
             for _ in range(5)
         ]
         self.optimizer = kind(self.parameters, **options)
 
     def step(self, number: int) -> None:
         self.optimizer(self.gradients[number])
+
+    def master(self, name: str) -> list[Any]:
+        """Return the master weights of a parameter, where there are some."""
+        master = getattr(self.optimizer, "master", {})
+        return [master[name]] if name in master else []
 
     def state(self) -> dict[str, list[bytes]]:
         """Return what belongs to each parameter, and the counters, as bytes."""
@@ -98,7 +107,7 @@ class Subject:
         state = {
             p.name: [
                 (device.asnumpy(x) if device.owns(x) else x).tobytes()
-                for x in (p.data, o.moment1[p.name], o.moment2[p.name])
+                for x in (p.data, o.moment1[p.name], o.moment2[p.name], *self.master(p.name))
             ]
             for p in self.parameters
         }
@@ -109,7 +118,7 @@ class Subject:
 @cache
 def undisturbed(setting: Setting) -> list[dict[str, list[bytes]]]:
     """Return the state before the first step and after each, of the twin."""
-    twin = Setting(setting.kind, "numpy", setting.shapes, setting.options).build()
+    twin = replace(setting, device="numpy").build()
     states = [twin.state()]
     for number in range(5):
         twin.step(number)
@@ -120,9 +129,16 @@ def undisturbed(setting: Setting) -> list[dict[str, list[bytes]]]:
 class Shuttled(ao.Optimizer):
     """Arithmetic on the device, state on the host; named as `Subject` knows an optimizer."""
 
-    def __init__(self, params: Any, *, weight_decay: float = 0.0, **options: Any) -> None:
+    def __init__(
+        self,
+        params: Any,
+        *,
+        strategy: Any = "state-shuttle",
+        weight_decay: float = 0.0,
+        **options: Any,
+    ) -> None:
         rule = ao.rules.Adam(learning_rate=0.01, weight_decay=weight_decay)
-        super().__init__(params, rule, strategy="state-shuttle", **options)
+        super().__init__(params, rule, strategy=strategy, **options)
 
     moment1 = property(lambda self: self.state["m"])
     moment2 = property(lambda self: self.state["v"])
@@ -411,6 +427,16 @@ SETTINGS = {
     for kind in (ao.AdamOffload, ao.Adam, Shuttled)
     for name in DEVICES
     for extra in ((), DECAYED)
+}
+ZERO_OFFLOAD = (*SMALL_CHUNKS, ("strategy", "zero-offload"))
+BY_STRATEGY = {
+    f"{word} {name}": Setting(Shuttled, name, options=(*ZERO_OFFLOAD, *extra), dtype=dtype)
+    for word, extra, dtype in (
+        ("master", (), "float32"),
+        ("clipped", (("max_norm", 0.5),), "float32"),
+        ("16 bits", (), "bfloat16"),
+    )
+    for name in DEVICES
 }
 IN_THREADS = Setting(
     ao.AdamOffload, "numpy", ((60_000,), (3,)), (("threads", 3), ("engine", "numpy"))

@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import faults
-from faults import IN_THREADS, SETTINGS, Subject, Tally, interrupt, trial
+from faults import BY_STRATEGY, IN_THREADS, SETTINGS, Subject, Tally, interrupt, trial
 
 
 class Signal:
@@ -54,7 +54,8 @@ def main() -> None:
     tally, rng = Tally(), random.Random(0)
     start = time.perf_counter()
     compiled = replace(IN_THREADS, options=(("threads", 2), ("engine", "auto")))
-    for name, setting in [*SETTINGS.items(), ("threads", IN_THREADS), ("compiled", compiled)]:
+    settings = SETTINGS | BY_STRATEGY
+    for name, setting in [*settings.items(), ("threads", IN_THREADS), ("compiled", compiled)]:
         for kind, fault in faults.every_fault_of(setting):
             tally.add(kind, trial(setting, fault))
         lines = faults.lines_of_a_step(setting)

@@ -3,11 +3,12 @@
 python tests/benchmarks/faults_between_steps.py [--trials N]
 
 That is a save, a load, state_dict, load_state_dict, gradients that are submitted, micro-steps with
-a flush, and a change of strategy; on three devices and a disk. An interrupt comes before some line
-of it, or a call of the device or the disk fails, at issue, when it is done, half-way or late. Then
-the optimizer must be as before, or as after, or refuse with the remedy where it may; no file may be
-left that was not there; and the same again, undisturbed, must do it, after a load where that was
-the remedy. N trials in all, at random, always the same ones.
+a flush, and a change of strategy; and steps of strategies by which gradients leave early, or are
+late, or added up on the host, of 16 bits and with clipping; on three devices and a disk. An
+interrupt comes before some line of it, or a call of the device or the disk fails, at issue, when it
+is done, half-way or late. Then the optimizer must be as before, or as after, or refuse with the
+remedy where it may; no file may be left that was not there; and the same again, undisturbed, must
+do it, after a load where that was the remedy. N trials in all, at random, always the same ones.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +36,7 @@ import adamoffload as ao
 import faults
 from faults import Broken, Fault, Interrupt, OnDisk, Setting, Subject, modes
 
+DELAYED = replace(ao.strategies["zero-offload-delayed"], warmup_steps=0)
 SMALL = (("chunk_bytes", 16), ("engine", "numpy"))
 
 
@@ -45,6 +48,12 @@ class Operation(NamedTuple):
     """Steps that it takes."""
     may_refuse: bool = True
     options: tuple[tuple[str, Any], ...] = ()
+    dtype: str = "float32"
+
+    @property
+    def own(self) -> bool:
+        """Whether it has a strategy of its own, and so one kind of optimizer."""
+        return "strategy" in dict(self.options)
 
 
 def save(subject: Subject, path: str) -> None:
@@ -78,6 +87,27 @@ def flush(subject: Subject, path: str) -> None:
     optimizer.flush()
 
 
+def delayed(subject: Subject, path: str) -> None:
+    optimizer = subject.optimizer
+    while (number := optimizer.global_step + optimizer.pending) < 3:
+        optimizer(subject.gradients[number])
+    try:
+        optimizer.flush()
+    except BaseException:
+        if not optimizer._integrity._verdict:
+            assert optimizer.global_step + optimizer.pending == 3, "a late gradient was forgotten"
+        raise
+
+
+def micro_steps(subject: Subject, path: str) -> None:
+    """Submit the gradients of two micro-steps."""
+    optimizer = subject.optimizer
+    if optimizer._dropped:
+        optimizer.discard()
+    for _ in range(optimizer.pending, 2):
+        submit(subject, path)
+
+
 def move(subject: Subject, path: str) -> None:
     there = "state-shuttle" if subject.optimizer.strategy.name != "state-shuttle" else "resident"
     subject.optimizer.to(there)
@@ -91,6 +121,17 @@ OPERATIONS = {
     "submit": Operation(submit, steps=1),
     "flush": Operation(flush, steps=1, options=(("accumulate", 2),)),
     "to": Operation(move, may_refuse=False),
+    "early": Operation(submit, steps=1, options=(("strategy", "zero-offload"), ("chunk_bytes", 4))),
+    "early, 16 bits": Operation(
+        submit, steps=1, options=(("strategy", "zero-offload"),), dtype="bfloat16"
+    ),
+    "clipped": Operation(
+        submit, steps=1, options=(("strategy", "zero-offload"), ("max_norm", 0.5))
+    ),
+    "delayed": Operation(delayed, steps=2, options=(("strategy", DELAYED),)),
+    "summed": Operation(
+        micro_steps, steps=1, options=(("strategy", "deepspeed-zero2"), ("accumulate", 2))
+    ),
 }
 KINDS: dict[str, tuple[Any, str]] = {
     f"{kind.__name__} {device}": (kind, device)
@@ -101,14 +142,39 @@ KINDS: dict[str, tuple[Any, str]] = {
 
 def setting_of(kind: str, operation: Operation) -> Setting:
     """Return the setting of a trial."""
-    return Setting(*KINDS[kind], options=(*SMALL, *operation.options))
+    return Setting(*KINDS[kind], options=(*SMALL, *operation.options), dtype=operation.dtype)
+
+
+@cache
+def twin_of(kind: str, operation: Operation) -> list[dict[str, list[bytes]]]:
+    """Return the state of one that nobody disturbs, before the first step and after each."""
+    if not operation.own:
+        if kind.startswith("OnDisk"):  # which has a master
+            options = (*SMALL, ("strategy", "zero-offload"))
+            return faults.undisturbed(Setting(faults.Shuttled, "numpy", options=options))
+        alike = faults.Shuttled if kind.startswith("Shuttled") else ao.AdamOffload
+        return faults.undisturbed(Setting(alike, "numpy", options=SMALL))
+    twin = setting_of("Shuttled numpy", operation).build()
+    states = [twin.state()]
+    for number in range(3):
+        whole_step(twin, number)
+        states.append(twin.state())
+    return states
+
+
+def whole_step(subject: Subject, number: int) -> None:
+    """Take a step whatever the settings: of equal micro-steps, where it is a strategy's own."""
+    optimizer = subject.optimizer
+    optimizer(subject.gradients[number])
+    if optimizer.strategy.name == "deepspeed-zero2":
+        optimizer(subject.gradients[number])
+    optimizer.flush()
 
 
 def begun(kind: str, operation: Operation, path: str) -> Subject:
     """Return an optimizer after one step, with its state in a file and in a dict."""
     subject = setting_of(kind, operation).build()
-    subject.optimizer(subject.gradients[0])
-    subject.optimizer.flush()
+    whole_step(subject, 0)
     ao.save(path, subject.optimizer)
     subject.kept = subject.optimizer.state_dict()  # type: ignore[attr-defined]
     return subject
@@ -117,9 +183,7 @@ def begun(kind: str, operation: Operation, path: str) -> Subject:
 def trial(kind: str, name: str, disturbance: Callable[[Subject], Any], path: str) -> str:
     """Disturb an operation; return what came of it, or raise AssertionError."""
     operation = OPERATIONS[name]
-    expected = faults.undisturbed(Setting(ao.AdamOffload, "numpy", options=SMALL))
-    if kind.startswith(("Shuttled", "OnDisk")):
-        expected = faults.undisturbed(Setting(faults.Shuttled, "numpy", options=SMALL))
+    expected = twin_of(kind, operation)
     before, after = expected[1], expected[1 + operation.steps]
     subject = begun(kind, operation, path)
     folder = os.path.dirname(path)
@@ -128,28 +192,32 @@ def trial(kind: str, name: str, disturbance: Callable[[Subject], Any], path: str
         with disturb.armed():
             operation.act(subject, path)
     except (Fault, KeyboardInterrupt, RuntimeError, MemoryError) as error:
-        outcome = judge(subject, operation, before, after, error)
+        outcome = judge(subject, operation, expected[1 : 2 + operation.steps], error)
     if outcome == "unnoticed":  # an update may fail when its step has returned
         try:
             with subject.optimizer.exclusive():
                 pass
         except RuntimeError as error:
-            outcome = judge(subject, operation, before, after, error)
+            outcome = judge(subject, operation, expected[1 : 2 + operation.steps], error)
             assert outcome == "refused", "a loss that is not told"
     assert os.listdir(folder) == [os.path.basename(path)], os.listdir(folder)
     if outcome == "refused":
         ao.load(path, subject.optimizer)
         assert not faults.differences(subject.state(), before), "a load does not repair it"
-    if outcome in ("as before", "refused"):
+    if outcome in ("as before", "between", "refused"):
         try:
             operation.act(subject, path)
-        except (Fault, RuntimeError) as error:
+        except (Fault, RuntimeError, KeyboardInterrupt) as error:
             raise AssertionError(f"{outcome}, and fails again: {error!r}") from error
     differing = faults.differences(subject.state(), after)
     assert not differing, f"{outcome}, and {differing} are silently wrong"
     for number in range(1 + operation.steps, 3):  # and it goes on
-        subject.optimizer(subject.gradients[number])
-        subject.optimizer.flush()
+        try:
+            whole_step(subject, number)
+        except Fault:  # a copy that nobody needs any more was the last of its step
+            assert outcome == "unnoticed", f"{outcome}, and fails later"
+            subject.optimizer.discard()
+            whole_step(subject, number)
     assert not faults.differences(subject.state(), expected[3]), f"{outcome}, and then goes wrong"
     close = getattr(subject.optimizer, "close", None)
     if close:
@@ -157,8 +225,8 @@ def trial(kind: str, name: str, disturbance: Callable[[Subject], Any], path: str
     return outcome
 
 
-def judge(subject: Subject, operation: Operation, before: Any, after: Any, error: Any) -> str:
-    """Return which it is after an operation raised: as before, done or refused."""
+def judge(subject: Subject, operation: Operation, states: list[Any], error: Any) -> str:
+    """Return which it is after an operation raised: as before, between, done or refused."""
     refusal = ""
     try:
         subject.optimizer._integrity.check()
@@ -170,10 +238,11 @@ def judge(subject: Subject, operation: Operation, before: Any, after: Any, error
         assert re.search(r"'p\d+'|has not come to its end", refusal), refusal
         return "refused"
     state = subject.state()
-    if not faults.differences(state, before):
+    alike = [i for i, expected in enumerate(states) if not faults.differences(state, expected)]
+    assert alike, f"half-way, after {error!r}"
+    if alike[0] == 0:
         return "as before"
-    assert not faults.differences(state, after), f"half-way, after {error!r}"
-    return "done"
+    return "done" if alike[0] == len(states) - 1 else "between"
 
 
 def lines_of(kind: str, name: str, path: str) -> int:
@@ -194,12 +263,16 @@ def calls_of(kind: str, name: str, hook: str, path: str) -> int:
     return counter.calls
 
 
-def chosen(rng: random.Random, path: str, counted: dict[Any, int]) -> tuple[str, str, str, Any]:
+def chosen(
+    rng: random.Random, path: str, counted: dict[Any, int], only: list[str] | None = None
+) -> tuple[str, str, str, Any]:
     """Return a kind, an operation, a word for what disturbs it, and that."""
     while True:
-        kind, name = rng.choice([*KINDS]), rng.choice([*OPERATIONS])
+        kind, name = rng.choice([*KINDS]), rng.choice(only or [*OPERATIONS])
         if name == "to" and kind.startswith("OnDisk"):
             continue  # its directory belongs to the constructor
+        if OPERATIONS[name].own and not kind.startswith("Shuttled"):
+            continue
         hook = rng.choice(["", "", *faults.HOOKS])
         key = kind, name, hook
         if key not in counted:
@@ -218,17 +291,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=OPERATIONS, action="append", help="operations")
     arguments = parser.parse_args()
     tally, counted, failures = Counter[tuple[str, str]](), dict[Any, int](), Counter[str]()
     start, rng = time.perf_counter(), random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "run")
         for _ in range(arguments.trials):
-            kind, name, word, disturbance = chosen(rng, path, counted)
+            kind, name, word, disturbance = chosen(rng, path, counted, arguments.only)
             faulthandler.dump_traceback_later(120, exit=True)  # a deadlock
             try:
                 tally[word, trial(kind, name, disturbance, path)] += 1
-            except Exception as error:
+            except (Exception, KeyboardInterrupt) as error:
                 failures[f"{kind}, {word}: {type(error).__name__}: {str(error)[:200]}"] += 1
                 for extra in set(os.listdir(folder)) - {"run"}:
                     os.remove(os.path.join(folder, extra))

@@ -40,6 +40,13 @@ def test_a_fault_of_the_device_at_any_call_loses_nothing(name: str) -> None:
     assert tally.faults >= 30
 
 
+@pytest.mark.parametrize("word", ["master", "clipped", "16 bits"])
+def test_a_fault_under_another_strategy_loses_nothing(word: str) -> None:
+    setting = faults.BY_STRATEGY[f"{word} lazy"]
+    outcomes = {trial(setting, fault) for _, fault in [*faults.every_fault_of(setting)][::4]}
+    assert {"as before", "refused"} <= outcomes
+
+
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(st.data(), st.sampled_from([name for name in SETTINGS if "plain" in name]))
 def test_a_fault_at_random_loses_nothing(data: st.DataObject, name: str) -> None:

@@ -43,6 +43,7 @@ class NoCheck:
     """Lets everything pass: what an optimizer has by default."""
 
     found = 0
+    policy = "propagate"
 
     def passes(self, *_: Any) -> bool:
         """Return True."""
@@ -68,6 +69,7 @@ class FiniteCheck:
         self, owner: str, parameters: Sequence[Parameter], *, scaled: bool, raises: bool
     ) -> None:
         self.found = 0
+        self.policy = "raise" if raises else "skip"
         self._scaled = scaled
         self._owner = owner
         self._parameters = parameters

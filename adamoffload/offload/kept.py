@@ -18,8 +18,9 @@ from adamoffload.device.backend import Array, Backend, HostArray
 from adamoffload.device.parameter import Parameter
 from adamoffload.names import check_keys
 from adamoffload.observe.ledger import Holding, Ledger
-from adamoffload.offload.build import Builder, declared_by, memory_of
+from adamoffload.offload.build import Builder, check_combination, declared_by, memory_of
 from adamoffload.offload.chunk import Underway
+from adamoffload.offload.finite import FiniteCheck, NoCheck
 from adamoffload.offload.integrity import Integrity
 from adamoffload.offload.loss_scale import DynamicLossScale
 from adamoffload.offload.pipeline import Pipeline
@@ -61,6 +62,7 @@ class Kept:
     _holdings: tuple[Holding, ...]
     _scaler: DynamicLossScale | None
     _accumulate: int
+    _check: FiniteCheck | NoCheck
     _submitted: set[int]
     """Indices of the parameters whose gradients were submitted in this micro-step."""
     _summed: dict[int, Array | None]
@@ -307,7 +309,8 @@ class Kept:
         Raises
         ------
         TypeError, ValueError
-            If it is no strategy, or lacks a directory; or if a probe looks on, which was told
+            If it is no strategy, lacks a directory, or cannot do what else was asked for, as in
+            the constructor; or if a probe looks on, which was told
             where everything lies.
         RuntimeError
             If a step or a load failed half-way, or one is not complete.
@@ -315,6 +318,7 @@ class Kept:
             If there is no room for both for a moment. Nothing has changed.
         """
         new = find_strategy(self._settings.owner, strategy)
+        check_combination(self._settings, new, self._accumulate, self._check.policy)
         if self._builder.watched:
             raise ValueError(
                 f"{self._settings.owner}: to() cannot move what a probe watches; construct an "

@@ -149,6 +149,9 @@ def test_what_cannot_be_combined_is_refused() -> None:
     for options in ({"max_norm": 1.0}, {"on_nonfinite": "skip"}):
         with pytest.raises(ValueError, match="keeps the sum of micro-steps on the host"):
             Training("deepspeed-zero2", accumulate=2, **options)
+        run = Training("resident", accumulate=2, **options)
+        with pytest.raises(ValueError, match="keeps the sum of micro-steps on the host"):
+            run.optimizer.to("deepspeed-zero2")
 
 
 def test_a_submitted_gradient_leaves_and_its_memory_is_free() -> None:

@@ -38,8 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     --------
     >>> main(["backends"])
     cupy      ...
+    dpnp      ...
     numpy     available
     sim       available
+    torch     ...
     0
     """
     if argv is None:

@@ -17,7 +17,7 @@ from adamoffload.device.parameter import Parameter
 from adamoffload.observe.ledger import Record
 from adamoffload.offload.transfer import transfer
 from adamoffload.plan.formats import Format, dtype_of
-from adamoffload.plan.hops import Kept
+from adamoffload.plan.hops import Place
 
 __all__ = ["Arena"]
 
@@ -66,7 +66,7 @@ class Arena:
         backend: Backend,
         parameters: Sequence[Parameter],
         indices: Sequence[int],
-        kept: Sequence[Kept],
+        kept: Sequence[tuple[str, Place, Format]],
         *,
         pinned: bool,
         record: Record,

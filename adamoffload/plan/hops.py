@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -67,8 +67,24 @@ HopName = Literal[
 Sum = Literal["device", "resent", "round trip", "host"]
 """Where the sum of a step's micro-steps is."""
 
-Kept = tuple[str, Place, Format]
-"""What lives from step to step beside the parameters: its name, its home, and as what it rests."""
+
+class Kept(NamedTuple):
+    """What lives from step to step beside the parameters.
+
+    Attributes
+    ----------
+    thing : str
+        Its name: a slot, ``"master"`` or ``"compensation"``.
+    home : str
+        Where it lives.
+    format : str
+        As what it rests.
+    """
+
+    thing: str
+    home: Place
+    format: Format
+
 
 LANES: tuple[Lane, ...] = ("device", "d2h", "host", "h2d", "read", "write")
 """Who can work at the same time."""
@@ -315,7 +331,7 @@ def legs(source: Place, target: Place) -> list[tuple[Place, Place]]:
 
 
 def derive(
-    kept: Sequence[Kept],
+    kept: Sequence[tuple[str, Place, Format]],
     arithmetic: Place,
     *,
     gradient: Format = "float32",

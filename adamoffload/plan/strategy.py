@@ -185,12 +185,14 @@ class Strategy:
     def kept(self, rule: Rule, weights: Format = "float32") -> list[Kept]:
         """Return what lives from step to step beside the parameters: name, home and format."""
         state: Format = weights if self.state_as == "weights" else "float32"
-        things: list[Kept] = [(slot, self.state, state) for slot in rule.slots]
+        things = [Kept(slot, self.state, state) for slot in rule.slots]
         home = self.master_home(weights)
         if home is not None:
-            things.append(("master", home, weights if self.master_as == "weights" else "float32"))
+            things.append(
+                Kept("master", home, weights if self.master_as == "weights" else "float32")
+            )
         if self.rounding == "kahan":
-            things.append(("compensation", "device", weights))
+            things.append(Kept("compensation", "device", weights))
         return things
 
     def chosen(self, sizes: Sequence[int]) -> frozenset[int]:

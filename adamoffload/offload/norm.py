@@ -37,7 +37,7 @@ def sum_of_squares(x: Array) -> Array:
 
 
 def clip_factor(norm: float, max_norm: float) -> float:
-    """Return what gradients are multiplied by, as `torch.nn.utils.clip_grad_norm_` has it.
+    """Return what gradients are multiplied by, as ``torch.nn.utils.clip_grad_norm_`` has it.
 
     Examples
     --------

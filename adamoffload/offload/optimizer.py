@@ -77,7 +77,7 @@ class Optimizer(Stepping, metaclass=Spelled):
         where, the strategy says.
     max_norm : float, optional
         What the norm of all gradients of a step is clipped to, as
-        `torch.nn.utils.clip_grad_norm_` does.
+        ``torch.nn.utils.clip_grad_norm_`` does.
     seed : int
         Of the bits for stochastic rounding.
     on_nonfinite : str

@@ -1,7 +1,7 @@
 """The pipeline: carries the chunks of all shares through a step.
 
 The slots of a share form a ring: while one chunk is updated, the next comes down and the last goes
-up. What happens to a chunk at each hop is in `adamoffload.offload.chunk`; no strategy is named in
+up. What happens to a chunk at each hop is in ``adamoffload.offload.chunk``; no strategy is named in
 either.
 """
 

@@ -109,7 +109,7 @@ class State(Mapping[str, Mapping[str, Array]]):
     slots : mapping
         The rule's slots.
     extras : mapping
-        By kind, what a strategy keeps beside them: `EXTRAS`.
+        By kind, what a strategy keeps beside them: master weights, and a compensation.
 
     Attributes
     ----------

@@ -30,7 +30,8 @@ import numpy as np
 
 from adamoffload.observe.critical import CriticalPath, critical_path
 from adamoffload.observe.tables import save
-from adamoffload.plan.hops import HOPS, Declared, HopName, moving, working
+from adamoffload.plan.hops import HOPS, LANE_OF, Declared, HopName, moving, working
+from adamoffload.plan.words import html_table
 
 __all__ = [
     "HOPS",
@@ -154,6 +155,9 @@ class Event:
     def seconds(self) -> float:
         """How long the hop took."""
         return self.stop_s - self.start_s
+
+
+_COLUMNS = ("hop", "lane", "times", "bytes")
 
 
 class _Place(NamedTuple):
@@ -598,6 +602,16 @@ class Ledger:
 
     def __bool__(self) -> bool:
         return True  # an empty ledger is still one
+
+    def _repr_html_(self) -> str:
+        table = self.to_array()
+        rows = []
+        for hop in HOPS:
+            chosen = table[table["hop"] == hop]
+            if len(chosen):
+                total = f"{chosen['nbytes'].sum():,}"
+                rows.append((hop, LANE_OF[hop], f"{len(chosen):,}", total))
+        return html_table(f"Ledger of {len(self.steps)} steps", _COLUMNS, rows)
 
     def __repr__(self) -> str:
         return (

@@ -45,6 +45,7 @@ from adamoffload.offload.settings import Settings, read_loss_scale
 from adamoffload.offload.state import Counters, State
 from adamoffload.offload.stepping import Stepping
 from adamoffload.plan.strategy import Strategy, find_strategy
+from adamoffload.plan.words import html_table
 from adamoffload.rules.rates import FixedRate, Rate, read_decay, read_rate
 from adamoffload.rules.rule import Rule
 
@@ -581,6 +582,10 @@ class Optimizer(Stepping, metaclass=Spelled):
                 raise AttributeError(f"{owner}: {name} cannot be assigned; {why}")
             near = listed([name], [n for n in dir(type(self)) if not n.startswith("_")])
             raise AttributeError(f"{owner} has no attribute {near}")
+
+    def _repr_html_(self) -> str:
+        rows = [(held.place, held.kind, f"{held.nbytes:,}") for held in self.memory().holdings]
+        return html_table(repr(self), ("place", "what", "bytes"), rows)
 
     def __repr__(self) -> str:
         size = sum(p.size for p in self._parameters)

@@ -410,3 +410,14 @@ def test_a_null_ledger_samples_no_memory() -> None:
     device = ao.get_backend("numpy")
     train(ao.AdamOffload, NO_LEDGER, device, 1)
     assert (len(NO_LEDGER), NO_LEDGER.memory().size) == (0, 0)
+
+
+def test_a_notebook_shows_hops_and_bytes(ledger: ao.Ledger) -> None:
+    page = ledger._repr_html_()
+    assert "<caption>Ledger of" in page
+    moved = ledger.to_array()
+    copied = int(moved["nbytes"][moved["hop"] == "d2h"].sum())
+    assert f"<tr><td>d2h</td><td>d2h</td><td>{(moved['hop'] == 'd2h').sum()}</td>" in page
+    assert f"<td>{copied:,}</td>" in page
+    assert "<td>read</td>" not in page
+    assert "0 steps" in ao.Ledger()._repr_html_()

@@ -401,3 +401,12 @@ def test_a_flush_that_is_interrupted_makes_no_micro_steps() -> None:
         with pytest.raises(KeyboardInterrupt), interrupt.armed():
             subject.optimizer.flush()
         assert subject.optimizer.pending in (0, 1), k
+
+
+def test_a_notebook_shows_where_the_bytes_are() -> None:
+    run = Training("zero-offload")
+    page = run.optimizer._repr_html_()
+    assert "<caption>Optimizer(3 parameters, 61 elements" in page
+    for held in run.optimizer.memory().holdings:
+        cells = (held.place, held.kind, f"{held.nbytes:,}")
+        assert "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>" in page

@@ -16,7 +16,8 @@ import pytest
 import adamoffload  # noqa: F401
 
 # The doctests of what needs an extra are collected where that is installed.
-collect_ignore = [] if find_spec("numba") else ["adamoffload/engine/fused.py"]
+for_numba = ["cache", "fused", "fused_casts", "fused_eight_bits"]
+collect_ignore = [] if find_spec("numba") else [f"adamoffload/engine/{x}.py" for x in for_numba]
 for_torch = ["backends/adamoffload_torch", "tests/pytorch/fake_cuda.py"]
 collect_ignore += [] if find_spec("torch") else for_torch
 # A distribution of its own: `tests/backends/test_example_backend.py` installs and tests it.

@@ -60,7 +60,7 @@ def test_a_fault_at_random_loses_nothing(data: st.DataObject, name: str) -> None
 @pytest.mark.parametrize("name", [name for name in SETTINGS if "plain" in name])
 def test_an_interrupt_between_any_two_lines_loses_nothing(name: str) -> None:
     lines = faults.lines_of_a_step(SETTINGS[name])
-    outcomes = {trial(SETTINGS[name], interrupt(k)) for k in range(0, lines, 11)}
+    outcomes = {trial(SETTINGS[name], interrupt(k)) for k in range(0, lines, 17)}
     outcomes |= {trial(SETTINGS[name], interrupt(k)) for k in range(lines - 10, lines)}
     assert outcomes == {"as before", "refused", "done"}
 
@@ -71,7 +71,7 @@ def test_an_interrupted_micro_step_is_counted_once() -> None:
     setting = Setting(ao.AdamOffload, "numpy", options=options)
     expected, outcomes = faults.undisturbed(SETTINGS["AdamOffload numpy plain"]), set()
     for call in (0, 1):
-        for k in range(0, 10_000, 1 + 12 * call):
+        for k in range(0, 10_000, 5 + 12 * call):
             subject = setting.build()
             o, one, none = subject.optimizer, subject.gradients[0], [None] * 4
             micro_steps = [one, none] if call == 0 else [none, one]

@@ -16,7 +16,7 @@ from adamoffload.rules.rule import FLUSH_INTERVAL
 
 from reference import PlainAdam
 
-STEPS = int(os.environ.get("ADAMOFFLOAD_LONG_RUN", "10000"))
+STEPS = int(os.environ.get("ADAMOFFLOAD_LONG_RUN", "4000"))
 """Steps to take; the 100,000 of a release take half a minute for both optimizers."""
 
 SIZE = 24

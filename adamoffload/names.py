@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABCMeta
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from adamoffload.arguments import describe
 
-__all__ = ["Spelled", "check_keys", "check_names", "listed", "short", "spelled"]
+__all__ = ["ByName", "Spelled", "check_keys", "check_names", "listed", "short", "spelled"]
 
 _SHOWN = 4  # names that a message spells out
 _ELSEWHERE = {
@@ -145,3 +145,36 @@ def spelled(function: Any) -> str:
     """
     module = getattr(function, "__module__", None) or "numpy"  # a ufunc has none
     return f"{module.replace('numpy', 'np', 1)}.{function.__name__}"
+
+
+Value = TypeVar("Value")
+
+
+class ByName(Mapping[str, Value]):
+    """Values by name; an unknown name is answered with the one that comes closest.
+
+    Attributes
+    ----------
+    kind, kinds : str
+        What one of them is, and several; an s is added, if the second is left out.
+    """
+
+    kind: ClassVar[str]
+    kinds: ClassVar[str] = ""
+    _known: Any  # a mapping from name to value, also one that is made when it is asked for
+
+    def __getitem__(self, name: str) -> Value:
+        if name not in self._known:
+            shown = listed([name], [*self._known])
+            raise KeyError(f"no {self.kind} {shown}; there are {', '.join(self._known)}")
+        value: Value = self._known[name]
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __repr__(self) -> str:
+        return f"{self.kinds or self.kind + 's'}: {', '.join(self._known)}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from os import PathLike
@@ -19,7 +19,7 @@ from typing import Any, Literal
 from adamoffload.arguments import describe
 from adamoffload.estimates.hardware import Device, Disk, Host, Link
 from adamoffload.files import reading, replacing
-from adamoffload.names import check_keys, listed
+from adamoffload.names import ByName, check_keys, listed
 
 __all__ = ["End", "Figure", "Machine", "Machines", "find_machine", "load_machine", "machines"]
 
@@ -230,7 +230,7 @@ def load_machine(path: str | PathLike[str]) -> Machine:
     return Machine(**document)
 
 
-class Machines(Mapping[str, Machine]):
+class Machines(ByName[Machine]):
     """Machines by name; an unknown name is answered with the one that comes closest."""
 
     @cached_property
@@ -238,20 +238,7 @@ class Machines(Mapping[str, Machine]):
         read = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
         return {fields["name"]: Machine(**fields) for fields in read}
 
-    def __getitem__(self, name: str) -> Machine:
-        if name not in self._known:
-            shown = listed([name], [*self._known])
-            raise KeyError(f"no machine {shown}; there are {', '.join(self._known)}")
-        return self._known[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._known)
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def __repr__(self) -> str:
-        return f"machines: {', '.join(self._known)}"
+    kind = "machine"
 
 
 machines = Machines()

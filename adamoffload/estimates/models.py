@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from adamoffload.names import listed
+from adamoffload.names import ByName
 
 __all__ = ["Model", "Models", "models"]
 
@@ -238,26 +238,13 @@ def _all() -> Iterator[Model]:
         yield _gpt2(f"zero-offload-{rung}", layers, width, width // 128, _LADDER)
 
 
-class Models(Mapping[str, Model]):
+class Models(ByName[Model]):
     """Models by name; an unknown name is answered with the one that comes closest."""
 
     def __init__(self) -> None:
         self._known = {model.name: model for model in _all()}
 
-    def __getitem__(self, name: str) -> Model:
-        if name not in self._known:
-            shown = listed([name], [*self._known])
-            raise KeyError(f"no model {shown}; there are {', '.join(self._known)}")
-        return self._known[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._known)
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def __repr__(self) -> str:
-        return f"models: {', '.join(self._known)}"
+    kind = "model"
 
 
 models = Models()

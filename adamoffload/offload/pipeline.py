@@ -8,7 +8,7 @@ either.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -279,20 +279,6 @@ class Pipeline:
         """Forget, when settled, what became of earlier updates: all of the state is replaced."""
         for seat in self._seats:
             seat.forget()
-
-    # -- gradients that are held back -----------------------------------------------------------
-
-    def resting(self, rest: int) -> Mapping[str, Array]:
-        """Return the places where gradients rest on the host, by name, flattened."""
-        found = {}
-        for share in self.shares:
-            start = 0
-            for i in share.arena.indices:
-                stop = start + self.flat[i].size
-                if share.rests:
-                    found[self.names[i]] = share.rests[rest][start:stop]
-                start = stop
-        return found
 
 
 def _parts(seat: Seat, kinds: Sequence[Kind | None]) -> list[Way]:

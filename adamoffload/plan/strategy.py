@@ -6,14 +6,14 @@ list of hops by hand. A strategy says nothing of the rule, nor of the device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
 
 from adamoffload.arguments import choice, describe, floating, integer
-from adamoffload.names import listed
+from adamoffload.names import ByName, listed
 from adamoffload.plan.formats import WEIGHTS, Format, each
 from adamoffload.plan.hops import Hop, Kept, Place, Stage, Sum, bytes_by_lane, derive, stages
 from adamoffload.plan.words import html_table, said, said_to_move
@@ -488,26 +488,14 @@ class Strategy:
         return f"Strategy({', '.join(f'{k}={v!r}' for k, v in given.items() if k in changed)})"
 
 
-class Strategies(Mapping[str, Strategy]):
+class Strategies(ByName[Strategy]):
     """Strategies by name; an unknown name is answered with the one that comes closest."""
 
     def __init__(self, **known: Strategy) -> None:
         self._known = {name.replace("_", "-"): value for name, value in known.items()}
 
-    def __getitem__(self, name: str) -> Strategy:
-        if name not in self._known:
-            shown = listed([name], [*self._known])
-            raise KeyError(f"no strategy {shown}; there are {', '.join(self._known)}")
-        return self._known[name]
-
-    def __iter__(self) -> Any:
-        return iter(self._known)
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def __repr__(self) -> str:
-        return f"strategies: {', '.join(self._known)}"
+    kind = "strategy"
+    kinds = "strategies"
 
 
 _ON_HOST: Any = {"state": "host", "master": "host", "arithmetic": "host"}
